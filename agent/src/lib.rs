@@ -1,0 +1,13 @@
+//! Surveys the hardware of one machine and reports it.
+//!
+//! ```text
+//!   /proc /sys /etc  (HostFs)  --+
+//!   libnvidia-ml     (gpu)     --+--> survey --> HardwareReport --> output (json, yaml, table)
+//!   IMDS             (imds)    --+                              \-> link   (QUIC to the scheduler)
+//! ```
+//!
+//! Everything is read below a root directory, so that a `/host` mount or a test tree works like the machine itself, and
+//! nothing of the running machine leaks into a survey of another tree. What cannot be read becomes an unavailable fact
+//! with its reason: a probe never panics, never hangs and never guesses.
+
+pub mod host;
