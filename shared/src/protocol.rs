@@ -19,7 +19,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::fact::Fact;
 use crate::report::{
-    Cpu, Disagreement, Disk, Gpus, HardwareReport, Identity, Memory, Network, NumaNode, Platform, ScheduledEvent,
+    Cpu, Disagreement, Disk, Gpus, HardwareReport, Identity, Memory, Network, NumaNode, Platform,
+    ScheduledEvent,
 };
 
 /// Application protocol of the TLS handshake.

@@ -134,7 +134,8 @@ impl Bytes {
 impl fmt::Display for Bytes {
     /// For people: the largest binary unit that keeps at least one digit before the point.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const UNITS: [(&str, u64); 4] = [("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
+        const UNITS: [(&str, u64); 4] =
+            [("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
         for (name, size) in UNITS {
             if self.0 >= size {
                 let tenths = u128::from(self.0) * 10 / u128::from(size);
@@ -206,7 +207,8 @@ mod tests {
 
     #[test]
     fn bytes_read_as_people_write_them() {
-        let cases = [(0, "0 B"), (1023, "1023 B"), (1024, "1 KiB"), (1536, "1.5 KiB"), (17_179_869_184, "16 GiB")];
+        let cases =
+            [(0, "0 B"), (1023, "1023 B"), (1024, "1 KiB"), (1536, "1.5 KiB"), (17_179_869_184, "16 GiB")];
         for (bytes, shown) in cases {
             assert_eq!(Bytes(bytes).to_string(), shown);
         }

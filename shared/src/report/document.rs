@@ -5,7 +5,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Cpu, Disagreement, Disk, Facts, Gpus, HardwareReport, Identity, Memory, Network, NumaNode, Platform, ScheduledEvent,
+    Cpu, Disagreement, Disk, Facts, Gpus, HardwareReport, Identity, Memory, Network, NumaNode, Platform,
+    ScheduledEvent,
 };
 use crate::fact::{Fact, Reason};
 
@@ -73,8 +74,18 @@ impl From<HardwareReport> for ReportDocument {
         report.each_unavailable("", &mut |path, reason| {
             unavailable.push(UnavailableFact { fact: path.to_owned(), reason: reason.clone() });
         });
-        let HardwareReport { identity, platform, cpu, memory, numa, gpus, network, disks, events, disagreements } =
-            report;
+        let HardwareReport {
+            identity,
+            platform,
+            cpu,
+            memory,
+            numa,
+            gpus,
+            network,
+            disks,
+            events,
+            disagreements,
+        } = report;
         Self {
             api_version: API_VERSION.to_owned(),
             kind: KIND.to_owned(),
@@ -104,7 +115,8 @@ impl TryFrom<ReportDocument> for HardwareReport {
                 return Err(DocumentError::Wrong { field, expected, found: found.clone() });
             }
         }
-        let ReportDocument { identity, platform, cpu, memory, numa, gpus, network, disks, events, .. } = document;
+        let ReportDocument { identity, platform, cpu, memory, numa, gpus, network, disks, events, .. } =
+            document;
         let disagreements = document.disagreements;
         let mut report =
             Self { identity, platform, cpu, memory, numa, gpus, network, disks, events, disagreements };
@@ -145,7 +157,9 @@ mod tests {
         assert_eq!(json["memory"]["totalBytes"], 17_179_869_184_u64);
         assert!(json["cpu"]["family"].is_null() && json["memory"]["installedBytes"].is_null());
         let listed = json["unavailable"].as_array().unwrap();
-        let of = |path: &str| listed.iter().find(|entry| entry["fact"] == path).map(|entry| entry["reason"].clone());
+        let of = |path: &str| {
+            listed.iter().find(|entry| entry["fact"] == path).map(|entry| entry["reason"].clone())
+        };
         assert_eq!(of("memory.installedBytes").unwrap(), "permission denied: block_size_bytes");
         assert_eq!(of("gpus.devices[0].uuid").unwrap(), "GPU is lost");
         assert_eq!(of("cpu.family"), None, "absent is not unavailable");

@@ -23,7 +23,9 @@ pub use network::{
     AcceleratedNetworking, InterfaceRole, Network, NetworkInterface, RdmaDevice, RdmaLinkLayer, RdmaState,
 };
 pub use paths::Facts;
-pub use platform::{Cloud, EventType, Hypervisor, Identity, Platform, Priority, ScheduledEvent, VmGeneration};
+pub use platform::{
+    Cloud, EventType, Hypervisor, Identity, Platform, Priority, ScheduledEvent, VmGeneration,
+};
 pub use storage::{Disk, DiskRole, DiskUser};
 
 use crate::fact::Fact;

@@ -1,0 +1,104 @@
+//! Instance types and offerings: what every catalogue, Azure's or another, is turned into.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use assay_shared::units::UsdPerHour;
+use serde::{Deserialize, Serialize};
+
+use crate::model::ResourceList;
+use crate::requirement::Requirements;
+
+/// A size of machine that can be bought for one node class.
+#[derive(Debug, Clone, PartialEq)]
+pub struct InstanceType {
+    /// Its name, such as `Standard_D4s_v5`.
+    pub name: Arc<str>,
+    /// Labels its nodes have, as sets of possible values.
+    pub requirements: Requirements,
+    /// Where and how it is sold.
+    pub offerings: Vec<Offering>,
+    /// What the kubelet will report as capacity.
+    pub capacity: ResourceList,
+    /// What kubelet, system and eviction threshold keep of that.
+    pub overhead: ResourceList,
+}
+
+impl InstanceType {
+    /// What pods get.
+    #[must_use]
+    pub fn allocatable(&self) -> ResourceList {
+        self.capacity.clone() - &self.overhead
+    }
+}
+
+/// One way to buy an instance type.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Offering {
+    /// Value of the zone label.
+    pub zone: Arc<str>,
+    /// How it is paid for.
+    pub capacity_type: CapacityType,
+    /// What it costs.
+    pub price: UsdPerHour,
+    /// Where the price comes from.
+    pub price_source: PriceSource,
+    /// Whether it can be had now.
+    pub available: bool,
+}
+
+/// How a machine is paid for, by the values of `karpenter.sh/capacity-type`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CapacityType {
+    /// From a reservation that is paid for anyway.
+    Reserved,
+    /// Cheaper, and may be taken back.
+    Spot,
+    /// At the list price, kept until deleted.
+    OnDemand,
+}
+
+impl CapacityType {
+    /// The label value.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Reserved => "reserved",
+            Self::Spot => "spot",
+            Self::OnDemand => "on-demand",
+        }
+    }
+}
+
+impl fmt::Display for CapacityType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for CapacityType {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "reserved" => Ok(Self::Reserved),
+            "spot" => Ok(Self::Spot),
+            "on-demand" => Ok(Self::OnDemand),
+            other => Err(format!("expected reserved, spot or on-demand, found {other:?}")),
+        }
+    }
+}
+
+/// Where a price comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PriceSource {
+    /// A published price list.
+    Listed,
+    /// Worked out from a listed price: from the family's rate, or for spot by a usual discount.
+    Estimated,
+    /// Nobody knows: a price so high that the offering is bought last.
+    Unknown,
+}

@@ -1,0 +1,125 @@
+//! What can happen.
+
+use std::fmt;
+use std::sync::Arc;
+
+use assay_shared::HardwareReport;
+use assay_shared::protocol::Notice;
+use assay_shared::units::UsdPerHour;
+
+use crate::catalog::CapacityType;
+use crate::model::{DaemonSet, Node, NodeClass, NodePool, Pod, PodId};
+
+/// Something that happened in the cluster, the cloud or the fleet.
+#[derive(Debug, Clone)]
+pub enum Event {
+    /// A pod was created or changed.
+    PodApplied(Box<Pod>),
+    /// A pod is gone.
+    PodDeleted(PodId),
+    /// A node joined or changed.
+    NodeApplied(Box<Node>),
+    /// A node object is gone.
+    NodeDeleted(Arc<str>),
+    /// A pool was created or changed.
+    PoolApplied(Box<NodePool>),
+    /// A pool is gone.
+    PoolDeleted(String),
+    /// A node class was created or changed.
+    ClassApplied(Box<NodeClass>),
+    /// A DaemonSet was created or changed.
+    DaemonSetApplied(Box<DaemonSet>),
+    /// A DaemonSet is gone.
+    DaemonSetDeleted(PodId),
+    /// The cloud accepted a claim: the VM exists.
+    Launched {
+        /// The claim.
+        claim: Arc<str>,
+        /// The cloud's id of the VM.
+        provider_id: String,
+        /// Size that was really given.
+        instance_type: Arc<str>,
+        /// Zone that was really given.
+        zone: Arc<str>,
+        /// How it is paid for.
+        capacity_type: CapacityType,
+        /// What it costs.
+        price: UsdPerHour,
+    },
+    /// The cloud refused a claim.
+    LaunchFailed {
+        /// The claim.
+        claim: Arc<str>,
+        /// Why.
+        error: LaunchError,
+    },
+    /// A VM is gone, by our wish or not.
+    InstanceGone {
+        /// The claim it was made for.
+        claim: Arc<str>,
+    },
+    /// An agent connected.
+    AgentConnected {
+        /// The node it reports about.
+        node: Arc<str>,
+    },
+    /// A node was measured. The fleet server has checked that the report is about this node.
+    Report {
+        /// The node.
+        node: Arc<str>,
+        /// What was measured.
+        report: Arc<HardwareReport>,
+    },
+    /// A node has something urgent to tell.
+    Notice {
+        /// The node.
+        node: Arc<str>,
+        /// What.
+        notice: Notice,
+    },
+    /// An agent went away. Nothing is deleted for that: its facts grow stale.
+    AgentLost {
+        /// The node it reported about.
+        node: Arc<str>,
+    },
+    /// Time passed; a driver sends it when `Engine::next_wakeup` is due.
+    Tick,
+}
+
+/// Why the cloud refused to make a VM.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LaunchError {
+    /// The kind, which decides what is avoided and for how long.
+    pub failure: LaunchFailure,
+    /// Size that was asked for.
+    pub instance_type: Arc<str>,
+    /// Zone that was asked for.
+    pub zone: Arc<str>,
+    /// How it was to be paid for.
+    pub capacity_type: CapacityType,
+    /// The cloud's words.
+    pub message: String,
+}
+
+/// Kinds of refusal, by the names of the Azure error codes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum LaunchFailure {
+    /// No capacity for this size in this zone now.
+    ZonalAllocationFailed,
+    /// No capacity for this size in the region now.
+    AllocationFailed,
+    /// The subscription's vCPU quota of the family is used up.
+    SkuFamilyQuotaExceeded,
+    /// The spot quota is used up.
+    LowPriorityQuotaExceeded,
+    /// The size is not sold to this subscription there.
+    SkuNotAvailable,
+    /// Anything else.
+    Other,
+}
+
+impl fmt::Display for LaunchFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self:?}")
+    }
+}

@@ -1,0 +1,142 @@
+//! Node pools: who may be bought for whom, how much of it, and when it goes again.
+
+use std::time::Duration;
+
+use super::{Labels, ResourceList, Taint};
+use crate::requirement::Requirement;
+
+/// One `NodePool`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodePool {
+    /// Its name.
+    pub name: String,
+    /// Node class of its nodes.
+    pub node_class: String,
+    /// Larger is tried first; 0 where the manifest has none.
+    pub weight: u32,
+    /// Labels its nodes get.
+    pub labels: Labels,
+    /// Annotations its nodes get.
+    pub annotations: Labels,
+    /// Taints its nodes keep.
+    pub taints: Vec<Taint>,
+    /// Taints its nodes start with and lose once they are ready.
+    pub startup_taints: Vec<Taint>,
+    /// What its nodes must be.
+    pub requirements: Vec<Requirement>,
+    /// How much it may hold.
+    pub limits: Limits,
+    /// When its nodes go.
+    pub disruption: DisruptionPolicy,
+    /// Age at which a node is replaced.
+    pub expire_after: Wait,
+    /// How long draining a node may take; `None` waits for ever.
+    pub termination_grace_period: Option<Duration>,
+    /// What happens to a node whose hardware is not what was bought.
+    pub mismatch_policy: MismatchPolicy,
+}
+
+impl NodePool {
+    /// A pool of this name with every default and no requirement.
+    #[must_use]
+    pub fn with_defaults(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            node_class: "default".to_owned(),
+            weight: 0,
+            labels: Labels::new(),
+            annotations: Labels::new(),
+            taints: Vec::new(),
+            startup_taints: Vec::new(),
+            requirements: Vec::new(),
+            limits: Limits::default(),
+            disruption: DisruptionPolicy::default(),
+            expire_after: Wait::After(Duration::from_secs(720 * 3600)),
+            termination_grace_period: None,
+            mismatch_policy: MismatchPolicy::Replace,
+        }
+    }
+}
+
+/// The most a pool may hold. A resource that is not named is not limited.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Limits {
+    /// Limited resources. A resource is limited where it is named in `limited`, so that a limit of zero can be told from none.
+    pub resources: ResourceList,
+    /// Kubernetes names of the limited resources.
+    pub limited: Vec<String>,
+    /// Nodes.
+    pub nodes: Option<u64>,
+}
+
+/// When the nodes of a pool go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DisruptionPolicy {
+    /// Which nodes may be consolidated.
+    pub consolidation_policy: ConsolidationPolicy,
+    /// How long a node must have been quiet.
+    pub consolidate_after: Wait,
+    /// How many nodes may go at once.
+    pub budgets: Vec<Budget>,
+}
+
+impl Default for DisruptionPolicy {
+    /// Karpenter's: empty or underutilised, at once, a tenth of the pool at a time.
+    fn default() -> Self {
+        Self {
+            consolidation_policy: ConsolidationPolicy::WhenEmptyOrUnderutilized,
+            consolidate_after: Wait::After(Duration::ZERO),
+            budgets: vec![Budget { nodes: BudgetNodes::Percent(10), reasons: Vec::new() }],
+        }
+    }
+}
+
+/// A wait that may be for ever.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wait {
+    /// This long.
+    After(Duration),
+    /// It never happens.
+    Never,
+}
+
+/// Which nodes may be consolidated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ConsolidationPolicy {
+    /// Only empty ones.
+    WhenEmpty,
+    /// Empty ones, and ones that cheaper nodes could replace.
+    WhenEmptyOrUnderutilized,
+    /// The same, weighing savings against disruption.
+    Balanced,
+}
+
+/// A limit on how many nodes of a pool may be disrupted at once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Budget {
+    /// How many.
+    pub nodes: BudgetNodes,
+    /// For which reasons; empty is all.
+    pub reasons: Vec<String>,
+}
+
+/// A number of nodes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BudgetNodes {
+    /// So many.
+    Count(u64),
+    /// So many per hundred of the pool, rounded up.
+    Percent(u32),
+}
+
+/// What happens to a node whose hardware is not what was bought.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum MismatchPolicy {
+    /// It is tainted and replaced.
+    #[default]
+    Replace,
+    /// It is tainted and kept.
+    Taint,
+    /// It is labelled with what it is, and kept.
+    Label,
+}
