@@ -1,0 +1,40 @@
+# Assay: every task a person or a machine runs. `make help` lists them.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+CARGO ?= cargo
+
+.PHONY: help demo test bench lint fmt docs build tools
+
+help: ## Show this list
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+tools: # What the build needs, and how to get it where it is missing.
+	@command -v $(CARGO) >/dev/null || { \
+	  echo "make: cargo is missing: install Rust 1.95 or newer (https://rustup.rs), then run make again" >&2; exit 1; }
+	@command -v cc >/dev/null || { \
+	  echo "make: a C compiler is missing (aws-lc-sys needs it): apt-get install build-essential" >&2; exit 1; }
+
+build: tools ## Build assay and assay-agent, optimised
+	$(CARGO) build --release --locked -p assay-scheduler -p assay-agent
+
+demo: build ## Survey this machine, run a simulated cluster over real QUIC, show the loop; under a minute
+	target/release/assay demo
+
+test: tools ## Run all tests
+	$(CARGO) test --workspace --locked
+
+bench: tools ## Measure survey, fleet link and solver; prints a table
+	$(CARGO) run --release --locked -p assay-bench
+
+lint: tools ## Format, clippy and docs, warnings denied
+	$(CARGO) fmt --all -- --check
+	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --locked --document-private-items
+
+fmt: tools ## Format the code
+	$(CARGO) fmt --all
+
+docs: tools ## Build the API documentation
+	$(CARGO) doc --workspace --no-deps --locked
