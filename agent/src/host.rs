@@ -1,13 +1,22 @@
 //! The machine's files, below a root: the only way probes read anything.
 //!
 //! [`RootDir`] reads a directory (`/`, a `/host` mount, a test tree). `crate::tree` has the same in memory. Paths are
-//! relative to the root and never start with a slash: `sys/class/net`.
+//! relative to the root and never start with a slash: `sys/class/net`. [`read`] turns files into facts.
+
+pub mod read;
+mod root;
 
 use std::fmt::Debug;
 use std::io;
 
+pub use root::RootDir;
+
 /// Longest file a probe reads. `/proc/cpuinfo` of a 416-CPU machine is about 600 KiB.
 pub const READ_LIMIT: usize = 4 << 20;
+
+/// Most names a probe takes from one directory. `sys/devices/system/memory` of a 12 TiB machine has about 100,000
+/// (blocks of 128 MiB).
+pub const LIST_LIMIT: usize = 1 << 18;
 
 /// Read-only access to a machine's files. Errors are the operating system's kinds, so that `NotFound` can mean absent
 /// while everything else means unavailable.

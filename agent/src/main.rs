@@ -1,1 +1,2 @@
+//! `assay-agent`: surveys the hardware of this machine.
 fn main() {}
