@@ -13,7 +13,9 @@
 
 pub mod catalog;
 pub mod engine;
+pub mod lifecycle;
 pub mod model;
+pub mod profile;
 pub mod requirement;
 
 pub use model::{Plan, Snapshot};

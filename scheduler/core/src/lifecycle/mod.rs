@@ -1,0 +1,81 @@
+//! The states of a NodeClaim, from wanted to gone: which may follow which, and how long each may last.
+
+use std::time::Duration;
+
+use crate::model::ClaimState;
+
+/// How long the cloud may take to accept a VM (Karpenter's launch time-out).
+pub const LAUNCH_TIMEOUT: Duration = Duration::from_secs(5 * 60);
+/// How long a VM may take until its node joins (Karpenter's registration time-out).
+pub const REGISTRATION_TIMEOUT: Duration = Duration::from_secs(15 * 60);
+/// How long a node may take to be ready and measured. Karpenter has no such limit, so a node that comes up without its
+/// GPU blocks its pods for ever there.
+pub const INITIALIZATION_TIMEOUT: Duration = Duration::from_secs(15 * 60);
+
+/// Something that moves a claim on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// The driver was told to make the VM.
+    AskedFor,
+    /// The cloud accepted.
+    Accepted,
+    /// The node joined.
+    Joined,
+    /// The node is ready, and its hardware is what was bought.
+    Verified,
+    /// It was decided that it goes.
+    Released,
+}
+
+/// The state after `step`. A step that was already taken, or that comes late, changes nothing: events may be repeated and
+/// overtake each other.
+#[must_use]
+pub fn next(state: ClaimState, step: Step) -> ClaimState {
+    let reached = match step {
+        Step::AskedFor => ClaimState::Launching,
+        Step::Accepted => ClaimState::Launched,
+        Step::Joined => ClaimState::Registered,
+        Step::Verified if state == ClaimState::Registered => ClaimState::Initialized,
+        Step::Verified => state,
+        Step::Released => ClaimState::Terminating,
+    };
+    state.max(reached)
+}
+
+/// How long a claim may stay in `state`; `None` where it may for ever.
+#[must_use]
+pub const fn deadline(state: ClaimState) -> Option<Duration> {
+    match state {
+        ClaimState::Pending | ClaimState::Launching => Some(LAUNCH_TIMEOUT),
+        ClaimState::Launched => Some(REGISTRATION_TIMEOUT),
+        ClaimState::Registered => Some(INITIALIZATION_TIMEOUT),
+        ClaimState::Initialized | ClaimState::Terminating => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_claim_goes_forward_only() {
+        use ClaimState::{Initialized, Launched, Launching, Pending, Registered, Terminating};
+        use Step::{Accepted, AskedFor, Joined, Released, Verified};
+        let cases = [
+            (Pending, AskedFor, Launching),
+            (Launching, Accepted, Launched),
+            (Launched, Joined, Registered),
+            (Registered, Verified, Initialized),
+            (Initialized, Released, Terminating),
+            // Repeated, late and early steps.
+            (Initialized, Accepted, Initialized),
+            (Launching, Joined, Registered),
+            (Launched, Verified, Launched),
+            (Terminating, Joined, Terminating),
+            (Pending, Released, Terminating),
+        ];
+        for (state, step, reached) in cases {
+            assert_eq!(next(state, step), reached, "{state:?} {step:?}");
+        }
+    }
+}
