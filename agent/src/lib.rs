@@ -11,3 +11,4 @@
 //! with its reason: a probe never panics, never hangs and never guesses.
 
 pub mod host;
+pub mod tree;
