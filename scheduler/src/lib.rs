@@ -1,1 +1,9 @@
-//! x
+//! Assay's scheduler: what acts on the core's decisions.
+//!
+//! ```text
+//!  files --manifest--> snapshot --core--> plan --cli--> people and programs
+//! ```
+//!
+//! All deciding is in `assay-core`; here are the drivers and the command line.
+
+pub mod manifest;

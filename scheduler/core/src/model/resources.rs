@@ -55,7 +55,7 @@ impl ResourceList {
 
     /// The larger of both, resource by resource.
     #[must_use]
-    pub fn max(&self, other: &Self) -> Self {
+    pub fn max_of_each(&self, other: &Self) -> Self {
         let mut larger = Self {
             cpu: self.cpu.max(other.cpu),
             memory: self.memory.max(other.memory),

@@ -1,0 +1,47 @@
+//! What is wrong with a manifest, in one line.
+
+use std::fmt;
+
+/// A manifest that cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ManifestError {
+    /// File, or `-` for standard input.
+    pub file: String,
+    /// Number of the document in the file, from 1; 0 where the file as a whole is meant.
+    pub document: usize,
+    /// Kind and name of the object, where known.
+    pub object: String,
+    /// Path of the field, where one is meant.
+    pub field: String,
+    /// What was expected and what was found.
+    pub problem: String,
+}
+
+impl fmt::Display for ManifestError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: ", self.file)?;
+        if self.document > 0 {
+            write!(f, "document {}: ", self.document)?;
+        }
+        for part in [&self.object, &self.field] {
+            if !part.is_empty() {
+                write!(f, "{part}: ")?;
+            }
+        }
+        f.write_str(&self.problem)
+    }
+}
+
+impl std::error::Error for ManifestError {}
+
+/// What serde says, as "expected …, found …".
+pub(super) fn problem_of(error: &impl fmt::Display) -> String {
+    let text = error.to_string();
+    // serde_json adds where in its input the value stood, which means nothing for a document already parsed.
+    let text = text.split(" at line ").next().unwrap_or(&text);
+    let rest = ["invalid type: ", "invalid value: "].iter().find_map(|prefix| text.strip_prefix(prefix));
+    match rest.and_then(|rest| rest.rsplit_once(", expected ")) {
+        Some((found, expected)) => format!("expected {expected}, found {found}"),
+        None => text.to_owned(),
+    }
+}

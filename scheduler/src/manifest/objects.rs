@@ -1,0 +1,213 @@
+//! The fields of Kubernetes objects that Assay reads, and no others.
+
+use std::collections::BTreeMap;
+
+use assay_core::model::{Labels, PodId};
+use assay_shared::Quantity;
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::document::Document;
+use super::error::ManifestError;
+
+/// Metadata of an object.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(super) struct Meta {
+    pub(super) name: String,
+    pub(super) generate_name: String,
+    pub(super) namespace: String,
+    pub(super) labels: Labels,
+    pub(super) annotations: Labels,
+    pub(super) creation_timestamp: Option<String>,
+    pub(super) deletion_timestamp: Option<String>,
+    pub(super) owner_references: Vec<OwnerReference>,
+}
+
+#[derive(Debug, Deserialize)]
+struct WithMeta {
+    #[serde(default)]
+    metadata: Meta,
+}
+
+impl Meta {
+    /// Metadata of a document; a name is required.
+    pub(super) fn read(document: &Document) -> Result<Self, ManifestError> {
+        let WithMeta { metadata } = document.typed()?;
+        if metadata.name.is_empty() && metadata.generate_name.is_empty() {
+            return Err(document.error("metadata.name", "expected a name, found none"));
+        }
+        Ok(metadata)
+    }
+
+    /// Namespace and name.
+    pub(super) fn pod_id(&self) -> PodId {
+        let namespace = if self.namespace.is_empty() { "default" } else { &self.namespace };
+        let name = if self.name.is_empty() { &self.generate_name } else { &self.name };
+        PodId::new(namespace, name)
+    }
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub(super) struct OwnerReference {
+    #[serde(default)]
+    pub(super) kind: String,
+    #[serde(default)]
+    pub(super) name: String,
+}
+
+/// Deployment, ReplicaSet, StatefulSet, Job or DaemonSet.
+#[derive(Debug, Clone, Deserialize)]
+pub(super) struct Workload {
+    pub(super) spec: WorkloadSpec,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct WorkloadSpec {
+    pub(super) replicas: Option<u32>,
+    pub(super) parallelism: Option<u32>,
+    pub(super) completions: Option<u32>,
+    pub(super) suspend: Option<bool>,
+    pub(super) template: PodTemplate,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub(super) struct PodTemplate {
+    #[serde(default)]
+    pub(super) metadata: Meta,
+    pub(super) spec: PodSpec,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub(super) struct PodObject {
+    pub(super) spec: PodSpec,
+    #[serde(default)]
+    pub(super) status: PodStatus,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct PodStatus {
+    pub(super) phase: String,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(super) struct PodSpec {
+    pub(super) node_name: String,
+    pub(super) node_selector: Labels,
+    pub(super) affinity: Affinity,
+    pub(super) tolerations: Vec<TolerationObject>,
+    pub(super) containers: Vec<Container>,
+    pub(super) init_containers: Vec<Container>,
+    pub(super) overhead: Quantities,
+    pub(super) resources: Resources,
+    pub(super) priority: Option<i32>,
+    pub(super) topology_spread_constraints: Vec<SpreadConstraint>,
+    pub(super) volumes: Vec<Value>,
+    pub(super) resource_claims: Vec<Value>,
+    pub(super) host_network: bool,
+}
+
+/// Amounts by resource name.
+pub(super) type Quantities = BTreeMap<String, Quantity>;
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(super) struct Container {
+    pub(super) resources: Resources,
+    pub(super) restart_policy: String,
+    pub(super) ports: Vec<Port>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Resources {
+    pub(super) requests: Quantities,
+    pub(super) limits: Quantities,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(super) struct Port {
+    pub(super) host_port: u32,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(super) struct SpreadConstraint {
+    pub(super) when_unsatisfiable: String,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(super) struct Affinity {
+    pub(super) node_affinity: NodeAffinity,
+    pub(super) pod_affinity: PodAffinity,
+    pub(super) pod_anti_affinity: PodAffinity,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct NodeAffinity {
+    #[serde(rename = "requiredDuringSchedulingIgnoredDuringExecution")]
+    pub(super) required: Option<NodeSelector>,
+    #[serde(rename = "preferredDuringSchedulingIgnoredDuringExecution")]
+    pub(super) preferred: Vec<PreferredTerm>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct PodAffinity {
+    #[serde(rename = "requiredDuringSchedulingIgnoredDuringExecution")]
+    pub(super) required: Vec<Value>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct NodeSelector {
+    pub(super) node_selector_terms: Vec<SelectorTerm>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(super) struct SelectorTerm {
+    pub(super) match_expressions: Vec<Expression>,
+    pub(super) match_fields: Vec<Value>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub(super) struct PreferredTerm {
+    pub(super) weight: u32,
+    pub(super) preference: SelectorTerm,
+}
+
+/// One requirement, of a pod or of a pool.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Expression {
+    pub(super) key: String,
+    pub(super) operator: String,
+    #[serde(default)]
+    pub(super) values: Vec<String>,
+    #[serde(default)]
+    pub(super) min_values: Option<u32>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct TolerationObject {
+    pub(super) key: String,
+    pub(super) operator: String,
+    pub(super) value: String,
+    pub(super) effect: String,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub(super) struct TaintObject {
+    pub(super) key: String,
+    #[serde(default)]
+    pub(super) value: String,
+    pub(super) effect: String,
+}
