@@ -10,11 +10,15 @@
 //! nothing of the running machine leaks into a survey of another tree. What cannot be read becomes an unavailable fact
 //! with its reason: a probe never panics, never hangs and never guesses.
 
+pub mod cpu;
 pub mod disks;
 pub mod gpu;
 pub mod host;
 pub mod imds;
+pub mod memory;
 pub mod network;
+pub mod numa;
+pub mod platform;
 pub mod survey;
 pub mod tree;
 

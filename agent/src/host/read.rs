@@ -191,6 +191,18 @@ impl CpuSet {
         self.ranges.is_empty()
     }
 
+    /// The lowest CPU number.
+    #[must_use]
+    pub fn first(&self) -> Option<u32> {
+        self.ranges.first().map(|(first, _)| *first)
+    }
+
+    /// Whether this CPU is among them.
+    #[must_use]
+    pub fn contains(&self, cpu: u32) -> bool {
+        self.ranges.iter().any(|(first, last)| (*first..=*last).contains(&cpu))
+    }
+
     /// The CPU numbers, ascending.
     pub fn iter(&self) -> impl Iterator<Item = u32> {
         self.ranges.iter().flat_map(|(first, last)| *first..=*last)
