@@ -7,6 +7,7 @@
 //!
 //! No I/O, no clock. Depends on nothing of ours.
 
+pub mod azure;
 pub mod fact;
 pub mod labels;
 pub mod protocol;
