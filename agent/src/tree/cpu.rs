@@ -56,12 +56,16 @@ pub enum CpuModel {
     SapphireRapids,
     /// Intel Xeon Platinum 8573C.
     EmeraldRapids,
+    /// AMD EPYC 7551.
+    Naples,
     /// AMD EPYC 7452 and its siblings.
     Rome,
     /// AMD EPYC 7763.
     Milan,
     /// AMD EPYC 9004.
     Genoa,
+    /// AMD EPYC 9005.
+    Turin,
     /// Ampere Altra.
     NeoverseN1,
     /// Microsoft Azure Cobalt 100, a Neoverse N2.
@@ -109,10 +113,12 @@ const AMD: &str = "fpu vme de pse tsc msr pae mce cx8 apic sep mtrr pge mca cmov
     syscall nx mmxext fxsr_opt pdpe1gb rdtscp lm constant_tsc rep_good nopl tsc_reliable nonstop_tsc cpuid extd_apicid \
     aperfmperf pni pclmulqdq ssse3 fma cx16 sse4_1 sse4_2 movbe popcnt aes xsave avx f16c rdrand hypervisor lahf_lm \
     cmp_legacy cr8_legacy abm sse4a misalignsse 3dnowprefetch osvw topoext vmmcall fsgsbase bmi1 avx2 smep bmi2 rdseed \
-    adx smap clflushopt clwb sha_ni xsaveopt xsavec xgetbv1 xsaves clzero xsaveerptr arat umip rdpid";
+    adx smap clflushopt sha_ni xsaveopt xsavec xgetbv1 xsaves clzero xsaveerptr arat";
+const ROME: &str = "clwb umip rdpid";
 const MILAN: &str = "erms invpcid vaes vpclmulqdq fsrm";
 const GENOA: &str = "avx512f avx512dq avx512ifma avx512cd avx512bw avx512vl avx512_bf16 avx512vbmi avx512_vbmi2 gfni \
     avx512_vnni avx512_bitalg avx512_vpopcntdq";
+const TURIN: &str = "avx_vnni movdiri movdir64b avx512_vp2intersect";
 const ARMV8_2: &str = "fp asimd evtstrm aes pmull sha1 sha2 crc32 atomics fphp asimdhp cpuid asimdrdm lrcpc dcpop asimddp \
     ssbs";
 const ARMV9: &str = "fp asimd evtstrm aes pmull sha1 sha2 crc32 atomics fphp asimdhp cpuid asimdrdm jscvt fcma lrcpc \
@@ -190,11 +196,19 @@ impl CpuModel {
                 &[INTEL, BROADWELL, AVX512, ICE_LAKE, SAPPHIRE_RAPIDS],
                 266_240,
             ),
-            Self::Rome => amd("AMD EPYC 7452 32-Core Processor", (23, 49, 0), &[AMD], 16_384, 4),
-            Self::Milan => amd("AMD EPYC 7763 64-Core Processor", (25, 1, 1), &[AMD, MILAN], 32_768, 8),
+            Self::Naples => amd("AMD EPYC 7551 32-Core Processor", (23, 1, 2), &[AMD], 8_192, 4),
+            Self::Rome => amd("AMD EPYC 7452 32-Core Processor", (23, 49, 0), &[AMD, ROME], 16_384, 4),
+            Self::Milan => amd("AMD EPYC 7763 64-Core Processor", (25, 1, 1), &[AMD, ROME, MILAN], 32_768, 8),
             Self::Genoa => {
-                amd("AMD EPYC 9V74 80-Core Processor", (25, 17, 1), &[AMD, MILAN, GENOA], 32_768, 8)
+                amd("AMD EPYC 9V74 80-Core Processor", (25, 17, 1), &[AMD, ROME, MILAN, GENOA], 32_768, 8)
             }
+            Self::Turin => amd(
+                "AMD EPYC 9V45 96-Core Processor",
+                (26, 2, 1),
+                &[AMD, ROME, MILAN, GENOA, TURIN],
+                32_768,
+                8,
+            ),
             Self::NeoverseN1 => {
                 Shown::Arm(Arm { implementer: 0x41, variant: 3, part: 0xd0c, revision: 1, features: ARMV8_2 })
             }

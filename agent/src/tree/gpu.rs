@@ -5,6 +5,7 @@ use assay_shared::units::Bytes;
 use serde::Deserialize;
 
 use super::MemTree;
+use super::memory::some_size;
 use super::pci::Function;
 
 /// One GPU.
@@ -15,6 +16,9 @@ pub struct Gpu {
     pub model: GpuModel,
     /// PCI address.
     pub pci: String,
+    /// Memory that programs see, where it is not the product's own.
+    #[serde(default, deserialize_with = "some_size")]
+    pub memory: Option<Bytes>,
     /// NUMA node that the bus tells; Azure tells it for the large sizes only.
     #[serde(default)]
     pub numa_node: Option<u32>,
@@ -57,6 +61,8 @@ pub enum GpuModel {
     /// Tesla V100, 32 GB, SXM2 (NDv2).
     #[serde(rename = "V100-SXM2-32GB")]
     V100Sxm32,
+    /// Tesla M60 (NVs_v3).
+    M60,
     /// Tesla T4 (NCasT4_v3).
     T4,
     /// A10 (NVadsA10_v5, whole).
@@ -87,6 +93,8 @@ pub enum GpuModel {
     H100Sxm,
     /// H200, 141 GB (NDisr_H200_v5).
     H200,
+    /// Radeon Instinct MI25, or a share of one (NVas_v4).
+    MI25,
     /// Instinct MI300X, 192 GB (NDisr_MI300X_v5).
     MI300X,
 }
@@ -127,6 +135,7 @@ impl GpuModel {
         match self {
             Self::V100Pcie16 => nvidia("Tesla V100-PCIE-16GB", 0x1db4, 16_384, "7.0"),
             Self::V100Sxm32 => nvidia("Tesla V100-SXM2-32GB", 0x1db5, 32_768, "7.0"),
+            Self::M60 => nvidia("Tesla M60", 0x13f2, 8_192, "5.2"),
             Self::T4 => nvidia("Tesla T4", 0x1eb8, 15_360, "7.5"),
             Self::A10 => nvidia("NVIDIA A10", 0x2236, 23_028, "8.6"),
             Self::A10Sixth => nvidia("NVIDIA A10-4Q", 0x2236, 4_096, "8.6"),
@@ -138,6 +147,14 @@ impl GpuModel {
             Self::H100Nvl => nvidia("NVIDIA H100 NVL", 0x2321, 95_830, "9.0"),
             Self::H100Sxm => nvidia("NVIDIA H100 80GB HBM3", 0x2330, 81_559, "9.0"),
             Self::H200 => nvidia("NVIDIA H200", 0x2335, 143_771, "9.0"),
+            Self::MI25 => GpuProduct {
+                name: "Radeon Instinct MI25 MxGPU",
+                vendor: GpuVendor::Amd,
+                device: 0x686c,
+                class: 0x03_0000,
+                memory: Bytes::mib(16_384),
+                compute_capability: None,
+            },
             Self::MI300X => GpuProduct {
                 name: "AMD Instinct MI300X VF",
                 vendor: GpuVendor::Amd,
@@ -155,7 +172,20 @@ impl Gpu {
     /// A GPU that works.
     #[must_use]
     pub fn new(model: GpuModel, pci: &str) -> Self {
-        Self { model, pci: pci.to_owned(), numa_node: None, uuid: None, state: GpuState::Usable }
+        Self {
+            model,
+            pci: pci.to_owned(),
+            memory: None,
+            numa_node: None,
+            uuid: None,
+            state: GpuState::Usable,
+        }
+    }
+
+    /// Memory that programs see.
+    #[must_use]
+    pub fn memory(&self) -> Bytes {
+        self.memory.unwrap_or_else(|| self.model.product().memory)
     }
 
     /// The vendor's unique id.
@@ -211,7 +241,7 @@ impl Gpu {
             }
             GpuVendor::Amd => {
                 let card = format!("{dir}/drm/card{index}");
-                tree.file(&format!("{dir}/mem_info_vram_total"), format!("{}\n", product.memory.0));
+                tree.file(&format!("{dir}/mem_info_vram_total"), format!("{}\n", self.memory().0));
                 tree.file(&format!("{dir}/mem_info_vram_used"), "284176384\n");
                 tree.file(&format!("{dir}/unique_id"), format!("{}\n", self.uuid()));
                 tree.file(&format!("{dir}/product_name"), format!("{}\n", product.name));

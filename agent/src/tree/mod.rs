@@ -4,6 +4,7 @@
 //! read through [`HostFs`](crate::host::HostFs). Simulated machines and tests survey such trees with the probes that
 //! survey real machines, so that nothing is measured two ways.
 
+mod azure;
 mod cpu;
 mod disks;
 mod gpu;
@@ -14,6 +15,7 @@ mod network;
 mod pci;
 mod platform;
 
+pub use azure::processors;
 pub use cpu::{Cpu, CpuModel};
 pub use disks::{Disk, DiskBus};
 pub use gpu::{Gpu, GpuDriver, GpuModel, GpuProduct};
