@@ -12,10 +12,12 @@
 //! events in and carry effects out. The same input gives the same output, whatever machine it runs on.
 
 pub mod catalog;
+pub mod check;
 pub mod engine;
 pub mod lifecycle;
 pub mod model;
 pub mod profile;
 pub mod requirement;
+pub mod solve;
 
 pub use model::{Plan, Snapshot};

@@ -11,7 +11,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-pub use set::{Incompatible, Requirements, is_well_known, normalize_key};
+pub use set::{Incompatible, Requirements, WELL_KNOWN, is_well_known, normalize_key};
 pub use value_set::ValueSet;
 
 /// One requirement as a manifest writes it.

@@ -49,6 +49,11 @@ impl Requirements {
         }
     }
 
+    /// Lifts every constraint on `key`.
+    pub fn remove(&mut self, key: &str) {
+        self.sets.remove(normalize_key(key));
+    }
+
     /// What is allowed for `key`; `None` where it is not constrained.
     #[must_use]
     pub fn get(&self, key: &str) -> Option<&ValueSet> {
@@ -97,16 +102,22 @@ impl Requirements {
     /// can still get any value where it is well known; any other label would have to come from the pool, so it is missing.
     pub fn check_offered(&self, offered: &Self) -> Result<(), Box<Incompatible>> {
         for (key, set) in &self.sets {
-            let compatible = match offered.sets.get(key) {
-                Some(other) => set.intersects(other),
-                None => is_well_known(key) && !set.is_empty() || set.allows_absence(),
-            };
-            if !compatible {
+            if !offered.could_satisfy(key, set) {
                 let found = offered.sets.get(key).cloned();
                 return Err(Box::new(Incompatible { key: key.clone(), needed: set.clone(), found }));
             }
         }
         Ok(())
+    }
+
+    /// Whether a machine that will be one of `self` could have `key` in `set`, by the rules of [`Self::check_offered`].
+    #[must_use]
+    pub fn could_satisfy(&self, key: &str, set: &ValueSet) -> bool {
+        let key = normalize_key(key);
+        match self.sets.get(key) {
+            Some(own) => set.intersects(own),
+            None => is_well_known(key) && !set.is_empty() || set.allows_absence(),
+        }
     }
 
     /// As a manifest would write them.
@@ -150,37 +161,40 @@ pub fn normalize_key(key: &str) -> &str {
 /// Whether the provider gives this label to nodes by itself, so that a pool need not define it.
 #[must_use]
 pub fn is_well_known(key: &str) -> bool {
-    const KEYS: &[&str] = &[
-        kubernetes::ARCH,
-        kubernetes::OS,
-        kubernetes::INSTANCE_TYPE,
-        kubernetes::REGION,
-        kubernetes::ZONE,
-        kubernetes::WINDOWS_BUILD,
-        karpenter::NODEPOOL,
-        karpenter::CAPACITY_TYPE,
-        azure::SKU_NAME,
-        azure::SKU_FAMILY,
-        azure::SKU_SERIES,
-        azure::SKU_VERSION,
-        azure::SKU_CPU,
-        azure::SKU_MEMORY,
-        azure::SKU_NETWORKING_ACCELERATED,
-        azure::SKU_STORAGE_PREMIUM_CAPABLE,
-        azure::SKU_STORAGE_ULTRA_SSD,
-        azure::SKU_STORAGE_EPHEMERAL_OS_MAX_SIZE,
-        azure::SKU_GPU_NAME,
-        azure::SKU_GPU_MANUFACTURER,
-        azure::SKU_GPU_COUNT,
-        azure::PLACEMENT_SCOPE,
-        azure::AKS_CLUSTER,
-        azure::AKS_MODE,
-        azure::AKS_SCALE_SET_PRIORITY,
-        azure::AKS_PRIORITY,
-        azure::AKS_OS_SKU,
-        azure::AKS_FIPS,
-        azure::AKS_SKU_CPU,
-        azure::AKS_SKU_MEMORY,
-    ];
-    KEYS.contains(&normalize_key(key)) || key == azure::AKS_NODE_CLASS
+    WELL_KNOWN.contains(&normalize_key(key))
 }
+
+/// Labels the provider gives to nodes.
+pub const WELL_KNOWN: &[&str] = &[
+    kubernetes::ARCH,
+    kubernetes::OS,
+    kubernetes::INSTANCE_TYPE,
+    kubernetes::REGION,
+    kubernetes::ZONE,
+    kubernetes::WINDOWS_BUILD,
+    karpenter::NODEPOOL,
+    karpenter::CAPACITY_TYPE,
+    azure::SKU_NAME,
+    azure::SKU_FAMILY,
+    azure::SKU_SERIES,
+    azure::SKU_VERSION,
+    azure::SKU_CPU,
+    azure::SKU_MEMORY,
+    azure::SKU_NETWORKING_ACCELERATED,
+    azure::SKU_STORAGE_PREMIUM_CAPABLE,
+    azure::SKU_STORAGE_ULTRA_SSD,
+    azure::SKU_STORAGE_EPHEMERAL_OS_MAX_SIZE,
+    azure::SKU_GPU_NAME,
+    azure::SKU_GPU_MANUFACTURER,
+    azure::SKU_GPU_COUNT,
+    azure::PLACEMENT_SCOPE,
+    azure::AKS_CLUSTER,
+    azure::AKS_MODE,
+    azure::AKS_SCALE_SET_PRIORITY,
+    azure::AKS_PRIORITY,
+    azure::AKS_OS_SKU,
+    azure::AKS_FIPS,
+    azure::AKS_SKU_CPU,
+    azure::AKS_SKU_MEMORY,
+    azure::AKS_NODE_CLASS,
+];

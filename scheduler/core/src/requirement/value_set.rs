@@ -113,6 +113,12 @@ impl ValueSet {
         if self.complement { None } else { Some(&self.values) }
     }
 
+    /// Whether it leaves no choice: one value, or absence.
+    #[must_use]
+    pub fn is_decided(&self) -> bool {
+        !self.complement && self.values.len() + usize::from(self.absence) == 1
+    }
+
     /// What both allow.
     #[must_use]
     pub fn intersect(&self, other: &Self) -> Self {
@@ -177,7 +183,15 @@ impl ValueSet {
     /// Whether a node could satisfy both.
     #[must_use]
     pub fn intersects(&self, other: &Self) -> bool {
-        !self.intersect(other).is_empty()
+        if self.absence && other.absence {
+            return true;
+        }
+        // The common case, a finite side, needs no new set.
+        match (self.finite(), other.finite()) {
+            (Some(values), _) => values.iter().any(|value| self.in_bounds(value) && other.allows(value)),
+            (None, Some(values)) => values.iter().any(|value| other.in_bounds(value) && self.allows(value)),
+            (None, None) => self.intersect(other).has_values(),
+        }
     }
 
     /// As requirements a manifest could hold; one, or two where both bounds are set or values are left out besides.

@@ -1,0 +1,175 @@
+//! What the demand must cost at least, and what a unit of each resource is worth.
+//!
+//! Both come from one linear program: buy `x_k` machines of column `k` (room `r_k`, price `p_k`) so that every resource covers the
+//! demand `D`, at the lowest price. Its dual gives each resource a price `y` with `r_k · y <= p_k` for every column, and `D · y` is
+//! then a lower bound for any plan, fractional or not. The dual is solved in floating point, then brought to integers and checked:
+//! an inexact solution costs tightness, never validity. Machines come whole, so `min(r_k, D)` may stand for `r_k`.
+
+use assay_shared::units::UsdPerHour;
+
+use super::axes::{Amounts, fits, real};
+use super::catalog::Catalog;
+
+/// Room and price of something to buy.
+#[derive(Debug, Clone)]
+pub(super) struct Column {
+    pub(super) room: Amounts,
+    pub(super) price: UsdPerHour,
+}
+
+/// Price per unit of each resource, billionths of a dollar per hour: the dual of covering `demand`.
+pub(super) fn dual_prices(columns: &[Column], demand: &[u64]) -> Vec<f64> {
+    const EPSILON: f64 = 1e-9;
+    let axes: Vec<usize> = (0..demand.len()).filter(|axis| demand[*axis] > 0).collect();
+    let (rows, width) = (columns.len(), axes.len());
+    let mut prices = vec![0.0; demand.len()];
+    // Condensed tableau of: max Σu, Σ (min(room, demand) / demand) u <= price, u >= 0; u is what the whole demand of an axis pays.
+    let mut table: Vec<f64> = Vec::with_capacity(rows * (width + 1));
+    for column in columns {
+        table.extend(
+            axes.iter().map(|axis| real(column.room[*axis].min(demand[*axis])) / real(demand[*axis])),
+        );
+        table.push(real(column.price.0.max(1)));
+    }
+    let stride = width + 1;
+    let mut gain = vec![1.0; width];
+    // Variables by number: 0..width are the u, the rest slacks.
+    let mut outside: Vec<usize> = (0..width).collect();
+    let mut inside: Vec<usize> = (width..width + rows).collect();
+    for _ in 0..16 * (width + 4) {
+        let entering = (0..width)
+            .filter(|j| gain[*j] > EPSILON)
+            .max_by(|a, b| gain[*a].total_cmp(&gain[*b]).then(b.cmp(a)));
+        let Some(j) = entering else { break };
+        let ratio = |i: usize| table[i * stride + width] / table[i * stride + j];
+        let limiting = (0..rows).filter(|i| table[i * stride + j] > EPSILON);
+        // No column has this resource: nothing can be said about it.
+        let Some(i) = limiting.min_by(|a, b| ratio(*a).total_cmp(&ratio(*b))) else {
+            gain[j] = 0.0;
+            continue;
+        };
+        let pivot = table[i * stride + j];
+        let row: Vec<f64> = table[i * stride..(i + 1) * stride].to_vec();
+        for other in 0..rows {
+            let factor = table[other * stride + j] / pivot;
+            if other == i || factor.abs() < f64::MIN_POSITIVE {
+                continue;
+            }
+            for (cell, row) in table[other * stride..(other + 1) * stride].iter_mut().zip(&row) {
+                *cell -= factor * row;
+            }
+            table[other * stride + j] = -factor;
+        }
+        for (position, cell) in row.iter().enumerate() {
+            table[i * stride + position] = if position == j { 1.0 / pivot } else { cell / pivot };
+        }
+        let factor = gain[j] / pivot;
+        for (position, cell) in gain.iter_mut().enumerate() {
+            *cell = if position == j { -factor } else { *cell - factor * row[position] };
+        }
+        std::mem::swap(&mut outside[j], &mut inside[i]);
+    }
+    for (row, variable) in inside.iter().enumerate() {
+        if let Some(axis) = axes.get(*variable) {
+            prices[*axis] = table[row * stride + width].max(0.0) / real(demand[*axis]);
+        }
+    }
+    prices
+}
+
+/// `Σ demand · prices` after bringing `prices` into the feasible region exactly; zero where numbers are absurdly large.
+fn certified(columns: &[Column], demand: &[u64], prices: &[f64]) -> UsdPerHour {
+    const SHIFT: u32 = 40;
+    // Non-negative and far below 2^127: prices are below 1e18 per unit.
+    #[allow(clippy::cast_possible_truncation)]
+    let mut fixed: Vec<i128> = prices.iter().map(|price| (price * (1u64 << SHIFT) as f64) as i128).collect();
+    let total = |fixed: &[i128], amounts: &dyn Fn(usize) -> u64| -> Option<i128> {
+        fixed
+            .iter()
+            .enumerate()
+            .try_fold(0i128, |sum, (axis, y)| sum.checked_add(y.checked_mul(i128::from(amounts(axis)))?))
+    };
+    for column in columns {
+        let most = i128::from(column.price.0) << SHIFT;
+        let Some(worth) = total(&fixed, &|axis| column.room[axis].min(demand[axis])) else {
+            return UsdPerHour::ZERO;
+        };
+        if worth > most {
+            // Scaling down keeps every earlier column feasible; the floor of each product only helps.
+            for y in &mut fixed {
+                let Some(product) = y.checked_mul(most) else { return UsdPerHour::ZERO };
+                *y = product / worth;
+            }
+        }
+    }
+    let bound = total(&fixed, &|axis| demand[axis]).map_or(0, |sum| sum >> SHIFT);
+    UsdPerHour(u64::try_from(bound).unwrap_or(0))
+}
+
+/// Pods of one kind that machines are bought for.
+#[derive(Debug)]
+pub(super) struct Demand {
+    pub(super) requests: Amounts,
+    pub(super) count: u64,
+    /// Offerings they may use, by shape.
+    pub(super) masks: Vec<u64>,
+}
+
+/// No plan can place these pods on new machines for less.
+pub(super) fn lower_bound(catalog: &Catalog<'_>, demands: &[Demand]) -> UsdPerHour {
+    components(catalog, demands).into_iter().map(|members| bound_of(catalog, &members)).sum()
+}
+
+/// Demands that share shapes, directly or through others: machines are never shared between components.
+fn components<'d>(catalog: &Catalog<'_>, demands: &'d [Demand]) -> Vec<Vec<&'d Demand>> {
+    let mut component: Vec<Option<usize>> = vec![None; catalog.shapes.len()];
+    let mut members: Vec<Vec<&Demand>> = Vec::new();
+    for demand in demands.iter().filter(|demand| demand.count > 0) {
+        let target = members.len();
+        members.push(vec![demand]);
+        let shapes = (0..catalog.shapes.len()).filter(|shape| demand.masks[*shape] != 0);
+        let touched: Vec<usize> = shapes.clone().filter_map(|shape| component[shape]).collect();
+        for shape in shapes {
+            component[shape] = Some(target);
+        }
+        for old in touched {
+            let moved = std::mem::take(&mut members[old]);
+            if old != target {
+                members[target].extend(moved);
+            } else {
+                members[target] = moved;
+            }
+        }
+        for slot in &mut component {
+            if slot.is_some_and(|slot| members[slot].is_empty()) {
+                *slot = Some(target);
+            }
+        }
+    }
+    members.retain(|members| !members.is_empty());
+    members
+}
+
+fn bound_of(catalog: &Catalog<'_>, demands: &[&Demand]) -> UsdPerHour {
+    let mut total: Amounts = Amounts::from_elem(0, catalog.axes.len());
+    for demand in demands {
+        for (total, one) in total.iter_mut().zip(&demand.requests) {
+            *total = total.saturating_add(one.saturating_mul(demand.count));
+        }
+    }
+    let usable = |shape: usize, mask: u64| {
+        let shape = &catalog.shapes[shape];
+        Some(Column { room: shape.room.clone(), price: shape.price(mask)? })
+    };
+    let columns: Vec<Column> = (0..catalog.shapes.len())
+        .filter_map(|shape| usable(shape, demands.iter().fold(0, |mask, demand| mask | demand.masks[shape])))
+        .collect();
+    let fractional = certified(&columns, &total, &dual_prices(&columns, &total));
+    // The dearest single pod needs a whole machine, whatever else shares it.
+    let whole = demands.iter().filter_map(|demand| {
+        let shapes =
+            (0..catalog.shapes.len()).filter(|shape| fits(&demand.requests, &catalog.shapes[*shape].room));
+        shapes.filter_map(|shape| catalog.shapes[shape].price(demand.masks[shape])).min()
+    });
+    whole.max().map_or(fractional, |whole| whole.max(fractional))
+}

@@ -1,0 +1,234 @@
+//! What could be bought, compiled: shapes, each with its offerings as bits of one word.
+//!
+//! A shape is an instance type in a pool with the DaemonSets that will run on it. Where DaemonSets select a zone or a capacity
+//! type, one instance type makes several shapes, so that a shape always has one amount of room.
+
+use std::collections::BTreeMap;
+
+use assay_shared::labels::{azure, hardware, karpenter, kubernetes};
+use assay_shared::units::UsdPerHour;
+
+use super::axes::{Amounts, Axes};
+use crate::catalog::{InstanceType, Offering};
+use crate::model::{DaemonSet, NodePool, PodSpec, ResourceList, Snapshot, untolerated};
+use crate::requirement::{Requirements, ValueSet};
+
+/// Offerings per shape: bits of a `u64`. More make another shape of the same type.
+const OFFERINGS_PER_SHAPE: usize = u64::BITS as usize;
+
+#[derive(Debug)]
+pub(super) struct Catalog<'s> {
+    pub(super) axes: Axes,
+    /// By weight, heaviest first, then by name.
+    pub(super) pools: Vec<Pool<'s>>,
+    pub(super) shapes: Vec<Shape<'s>>,
+}
+
+#[derive(Debug)]
+pub(super) struct Pool<'s> {
+    pub(super) pool: &'s NodePool,
+    /// Pools of equal weight are one tier: price decides between them.
+    pub(super) tier: usize,
+    /// Requirements and labels of its nodes, or what is wrong with them.
+    pub(super) requirements: Result<Requirements, String>,
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct Shape<'s> {
+    pub(super) pool: usize,
+    pub(super) tier: usize,
+    pub(super) instance_type: &'s InstanceType,
+    /// Labels its nodes can have, zone and capacity type aside.
+    pub(super) offered: Requirements,
+    /// What the DaemonSets will take.
+    pub(super) daemons: ResourceList,
+    /// What is left for pods.
+    pub(super) room: Amounts,
+    /// The same with names.
+    pub(super) room_list: ResourceList,
+    /// Allowed by the pool; bit `i` of a mask is `offerings[i]`.
+    pub(super) offerings: Vec<&'s Offering>,
+    /// Offerings that can be had now.
+    pub(super) available: u64,
+}
+
+impl Shape<'_> {
+    /// Cheapest offering of `mask`: by price, then capacity type and zone.
+    pub(super) fn cheapest(&self, mask: u64) -> Option<&Offering> {
+        let allowed = self.offerings.iter().enumerate().filter(|(bit, _)| mask & (1 << bit) != 0);
+        allowed.map(|(_, offering)| *offering).min_by_key(|o| (o.price, o.capacity_type, &o.zone))
+    }
+
+    /// Price of the cheapest offering of `mask`.
+    pub(super) fn price(&self, mask: u64) -> Option<UsdPerHour> {
+        self.cheapest(mask).map(|offering| offering.price)
+    }
+
+    /// Offerings for which `allowed` holds.
+    pub(super) fn mask_where(&self, allowed: impl Fn(&Offering) -> bool) -> u64 {
+        let bits = self.offerings.iter().enumerate();
+        bits.filter(|(_, offering)| allowed(offering)).fold(0, |mask, (bit, _)| mask | 1 << bit)
+    }
+
+    /// Offerings that can satisfy one requirement.
+    pub(super) fn mask_of(&self, key: &str, set: &ValueSet) -> u64 {
+        match key {
+            kubernetes::ZONE => self.mask_where(|offering| set.allows(&offering.zone)),
+            karpenter::CAPACITY_TYPE => {
+                self.mask_where(|offering| set.allows(offering.capacity_type.as_str()))
+            }
+            _ if self.offered.could_satisfy(key, set) => self.mask_where(|_| true),
+            _ => 0,
+        }
+    }
+
+    /// Offerings that can satisfy all of `requirements`.
+    pub(super) fn mask_of_all(&self, requirements: &Requirements) -> u64 {
+        let all = self.mask_where(|_| true);
+        requirements
+            .iter()
+            .fold(all, |mask, (key, set)| if mask == 0 { 0 } else { mask & self.mask_of(key, set) })
+    }
+}
+
+impl<'s> Catalog<'s> {
+    pub(super) fn compile(snapshot: &'s Snapshot) -> Self {
+        let axes = Axes::of(snapshot);
+        let mut order: Vec<&NodePool> = snapshot.pools.iter().collect();
+        order.sort_by(|a, b| b.weight.cmp(&a.weight).then_with(|| a.name.cmp(&b.name)));
+        let mut pools: Vec<Pool<'s>> = Vec::with_capacity(order.len());
+        for pool in order {
+            let tier = match pools.last() {
+                Some(last) if last.pool.weight == pool.weight => last.tier,
+                Some(last) => last.tier + 1,
+                None => 0,
+            };
+            pools.push(Pool { pool, tier, requirements: pool_requirements(pool) });
+        }
+        let mut shapes = Vec::new();
+        for (index, pool) in pools.iter().enumerate() {
+            let Ok(requirements) = &pool.requirements else { continue };
+            let daemon_sets = daemon_sets_of(snapshot, pool.pool);
+            for instance_type in snapshot.instance_types_of(pool.pool) {
+                add_shapes(&mut shapes, &axes, (index, pool.tier), requirements, &daemon_sets, instance_type);
+            }
+        }
+        Self { axes, pools, shapes }
+    }
+}
+
+/// What nodes of a pool are labelled with, as far as the pool says.
+fn pool_requirements(pool: &NodePool) -> Result<Requirements, String> {
+    let stated = Requirements::from_list(&pool.requirements).map_err(|error| error.to_string())?;
+    let mut all = stated.intersect(&Requirements::from_labels(&pool.labels));
+    all.constrain(karpenter::NODEPOOL, &ValueSet::of([pool.name.as_str()]));
+    all.constrain(azure::AKS_NODE_CLASS, &ValueSet::of([pool.node_class.as_str()]));
+    for key in [karpenter::REGISTERED, karpenter::INITIALIZED] {
+        all.constrain(key, &ValueSet::of(["true"]));
+    }
+    Ok(all)
+}
+
+/// A DaemonSet that may run in a pool, with its alternatives: one of the terms must hold.
+type DaemonTerms<'s> = (&'s DaemonSet, Vec<Requirements>);
+
+/// DaemonSets whose pods tolerate the pool's taints. One that cannot be read never runs.
+fn daemon_sets_of<'s>(snapshot: &'s Snapshot, pool: &NodePool) -> Vec<DaemonTerms<'s>> {
+    let tolerating =
+        snapshot.daemon_sets.iter().filter(|set| untolerated(&pool.taints, &set.spec.tolerations).is_none());
+    tolerating.filter_map(|set| Some((set, required_terms(&set.spec).ok()?))).collect()
+}
+
+/// The alternatives of a pod's required node constraints, in order; never empty.
+pub(super) fn required_terms(spec: &PodSpec) -> Result<Vec<Requirements>, String> {
+    let selector = Requirements::from_list(&spec.node_selector).map_err(|error| error.to_string())?;
+    if spec.required_affinity.is_empty() {
+        return Ok(vec![selector]);
+    }
+    let terms = spec.required_affinity.iter();
+    terms
+        .map(|term| {
+            Requirements::from_list(term)
+                .map(|term| selector.intersect(&term))
+                .map_err(|error| error.to_string())
+        })
+        .collect()
+}
+
+fn add_shapes<'s>(
+    shapes: &mut Vec<Shape<'s>>,
+    axes: &Axes,
+    (pool, tier): (usize, usize),
+    requirements: &Requirements,
+    daemon_sets: &[DaemonTerms<'_>],
+    instance_type: &'s InstanceType,
+) {
+    let mut own = instance_type.requirements.clone();
+    own.constrain(kubernetes::INSTANCE_TYPE, &ValueSet::of([&*instance_type.name]));
+    if !type_allowed(requirements, &own) {
+        return;
+    }
+    let mut template = Shape {
+        pool,
+        tier,
+        instance_type,
+        offered: own.intersect(requirements),
+        daemons: ResourceList::default(),
+        room: Amounts::new(),
+        room_list: ResourceList::default(),
+        offerings: Vec::new(),
+        available: 0,
+    };
+    let allowed = |key: &str, value: &str| {
+        [requirements, &own].iter().all(|side| side.get(key).is_none_or(|set| set.allows(value)))
+    };
+    let offerings: Vec<&Offering> = instance_type
+        .offerings
+        .iter()
+        .filter(|offering| {
+            allowed(kubernetes::ZONE, &offering.zone)
+                && allowed(karpenter::CAPACITY_TYPE, offering.capacity_type.as_str())
+        })
+        .collect();
+    let allocatable = instance_type.allocatable();
+    for chunk in offerings.chunks(OFFERINGS_PER_SHAPE) {
+        template.offerings = chunk.to_vec();
+        // Which DaemonSets run where: one bit per set that differs would do, a list of them is rarely more than one entry.
+        let running: Vec<u64> = daemon_sets
+            .iter()
+            .map(|(_, terms)| terms.iter().fold(0, |mask, term| mask | template.mask_of_all(term)))
+            .collect();
+        let mut groups: BTreeMap<Vec<bool>, Vec<&'s Offering>> = BTreeMap::new();
+        for (bit, offering) in chunk.iter().enumerate() {
+            let key = running.iter().map(|mask| mask & (1 << bit) != 0).collect();
+            groups.entry(key).or_default().push(*offering);
+        }
+        for (runs, offerings) in groups {
+            let daemons: ResourceList = daemon_sets
+                .iter()
+                .zip(runs)
+                .filter(|(_, runs)| *runs)
+                .map(|((set, _), _)| &set.spec.requests)
+                .sum();
+            let room_list = allocatable.clone() - &daemons;
+            let mut shape = Shape { offerings, daemons, ..template.clone() };
+            // A type too small for its DaemonSets has no room for pods either.
+            shape.room = axes.amounts(&if shape.daemons.fits(&allocatable) {
+                room_list.clone()
+            } else {
+                ResourceList::default()
+            });
+            shape.room_list = room_list;
+            shape.available = shape.mask_where(|offering| offering.available);
+            shapes.push(shape);
+        }
+    }
+}
+
+/// Whether the pool allows a type. A key the type does not have is the pool's to define, unless only hardware can.
+fn type_allowed(pool: &Requirements, own: &Requirements) -> bool {
+    pool.iter().all(|(key, set)| match own.get(key) {
+        Some(other) => set.intersects(other),
+        None => set.allows_absence() || (!set.is_empty() && !key.starts_with(hardware::PREFIX)),
+    })
+}

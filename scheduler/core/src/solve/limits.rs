@@ -1,0 +1,91 @@
+//! What pools may still buy. Pessimistic: a machine counts with its whole capacity, from the moment it is planned.
+
+use assay_shared::labels::karpenter;
+use rustc_hash::FxHashSet;
+
+use super::catalog::Catalog;
+use crate::model::{ClaimState, Limits, ResourceList, Snapshot};
+
+/// What each pool, by index, may still buy.
+#[derive(Debug, Clone)]
+pub(super) struct Allowance {
+    pools: Vec<Left>,
+}
+
+#[derive(Debug, Clone)]
+struct Left {
+    /// Amount left by limited resource.
+    resources: Vec<(String, u64)>,
+    nodes: Option<u64>,
+}
+
+/// The amount of a resource by its Kubernetes name.
+pub(crate) fn amount_of(list: &ResourceList, name: &str) -> u64 {
+    match name {
+        "cpu" => list.cpu.0,
+        "memory" => list.memory.0,
+        "ephemeral-storage" => list.ephemeral_storage.0,
+        "pods" => list.pods,
+        other => list.extended(other),
+    }
+}
+
+impl Allowance {
+    /// What is left after the nodes and claims that exist.
+    pub(super) fn of(snapshot: &Snapshot, catalog: &Catalog<'_>) -> Self {
+        let left = |limits: &Limits| Left {
+            resources: limits
+                .limited
+                .iter()
+                .map(|name| (name.clone(), amount_of(&limits.resources, name)))
+                .collect(),
+            nodes: limits.nodes,
+        };
+        let mut allowance =
+            Self { pools: catalog.pools.iter().map(|pool| left(&pool.pool.limits)).collect() };
+        let index = |name: &str| catalog.pools.iter().position(|pool| pool.pool.name == name);
+        for node in &snapshot.nodes {
+            if let Some(pool) = node.label(karpenter::NODEPOOL).and_then(index) {
+                allowance.buy(pool, &node.capacity, 1);
+            }
+        }
+        let joined: FxHashSet<&str> = snapshot.nodes.iter().map(|node| &*node.name).collect();
+        for claim in &snapshot.node_claims {
+            let counted = claim.node.as_ref().is_some_and(|node| joined.contains(&**node));
+            // A claim on its way out without a node still is a machine until it is gone.
+            debug_assert!(claim.state <= ClaimState::Terminating);
+            if let (false, Some(pool)) = (counted, index(&claim.pool)) {
+                allowance.buy(pool, &claim.capacity, 1);
+            }
+        }
+        allowance
+    }
+
+    /// How many machines of this capacity the pool may still buy.
+    pub(super) fn machines(&self, pool: usize, capacity: &ResourceList) -> u64 {
+        let left = &self.pools[pool];
+        let by_resource =
+            left.resources.iter().filter_map(|(name, left)| left.checked_div(amount_of(capacity, name)));
+        by_resource.chain(left.nodes).min().unwrap_or(u64::MAX)
+    }
+
+    /// Counts `count` machines of this capacity.
+    pub(super) fn buy(&mut self, pool: usize, capacity: &ResourceList, count: u64) {
+        let left = &mut self.pools[pool];
+        for (name, left) in &mut left.resources {
+            *left = left.saturating_sub(amount_of(capacity, name).saturating_mul(count));
+        }
+        left.nodes = left.nodes.map(|nodes| nodes.saturating_sub(count));
+    }
+
+    /// Whether a machine of `other` capacity may stand in for one of `planned`: no more of anything limited.
+    pub(super) fn may_replace(&self, pool: usize, planned: &ResourceList, other: &ResourceList) -> bool {
+        self.pools[pool].resources.iter().all(|(name, _)| amount_of(other, name) <= amount_of(planned, name))
+    }
+
+    /// What is left, for people.
+    pub(super) fn describe(&self, pool: usize) -> Vec<(String, u64)> {
+        let left = &self.pools[pool];
+        left.resources.iter().cloned().chain(left.nodes.map(|nodes| ("nodes".to_owned(), nodes))).collect()
+    }
+}

@@ -1,0 +1,29 @@
+//! What a caller may choose about a solve.
+
+/// How `solve` decides. The defaults are Karpenter's where it has the same choice.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SolveOptions {
+    /// Instance types listed per claim, at most; Karpenter sends up to 600.
+    pub instance_type_options: usize,
+    /// Whether preferred node affinity counts.
+    pub preferences: Preferences,
+    /// Number of the first claim's name within the plan.
+    pub first_claim: usize,
+    /// Packings that are tried and compared: work, not time, so that the same input gives the same plan.
+    pub attempts: usize,
+}
+
+impl Default for SolveOptions {
+    fn default() -> Self {
+        Self { instance_type_options: 60, preferences: Preferences::Respect, first_claim: 1, attempts: 4 }
+    }
+}
+
+/// What preferred node affinity means for new machines (`PREFERENCE_POLICY`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Preferences {
+    /// As required, for as long as some offering satisfies it.
+    Respect,
+    /// Nothing.
+    Ignore,
+}
