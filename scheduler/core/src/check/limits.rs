@@ -19,7 +19,7 @@ pub(super) fn check(snapshot: &Snapshot, plan: &Plan, violations: &mut Vec<Viola
         for claim in &planned {
             let names = claim.options.iter().map(|option| &*option.name).chain([&*claim.instance_type]);
             let options = names.filter_map(|name| capacities.get(name).copied());
-            machines.push(options.fold(ResourceList::default(), |most, one| ResourceList::max(&most, one)));
+            machines.push(options.fold(ResourceList::default(), |most, one| most.max_of_each(one)));
         }
         let total: ResourceList = machines.iter().sum();
         let over =

@@ -260,7 +260,7 @@ fn target(snapshot: &Snapshot, name: &str) -> Option<(Labels, Vec<crate::model::
         let taints = node.taints.iter().filter(lasting).cloned().collect();
         let claim = snapshot.node_claims.iter().find(|claim| claim.node.as_ref() == Some(&node.name));
         let promised = claim.map_or_else(ResourceList::default, |claim| claim.allocatable.clone());
-        return Some((started(&node.labels), taints, ResourceList::max(&node.allocatable, &promised)));
+        return Some((started(&node.labels), taints, node.allocatable.max_of_each(&promised)));
     }
     let claim = snapshot.node_claims.iter().find(|claim| &*claim.name == name)?;
     let open = claim.state != ClaimState::Terminating;
