@@ -10,6 +10,7 @@
 //! nothing of the running machine leaks into a survey of another tree. What cannot be read becomes an unavailable fact
 //! with its reason: a probe never panics, never hangs and never guesses.
 
+pub mod cli;
 pub mod cpu;
 pub mod disks;
 pub mod gpu;
@@ -18,7 +19,9 @@ pub mod imds;
 pub mod memory;
 pub mod network;
 pub mod numa;
+pub mod output;
 pub mod platform;
+pub mod sources;
 pub mod survey;
 pub mod tree;
 

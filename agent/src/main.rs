@@ -1,2 +1,7 @@
-//! `assay-agent`: surveys the hardware of this machine.
-fn main() {}
+//! `assay-agent`: surveys the hardware of this machine, prints it or reports it to a scheduler.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    assay_agent::cli::main()
+}
