@@ -206,6 +206,10 @@ impl ValueSet {
         if !self.complement {
             return match (self.values.is_empty(), self.absence) {
                 (true, true) => vec![one(Operator::DoesNotExist, Vec::new())],
+                // Nothing at all: no single operator says that.
+                (true, false) => {
+                    vec![one(Operator::Exists, Vec::new()), one(Operator::DoesNotExist, Vec::new())]
+                }
                 _ => vec![one(Operator::In, self.values.iter().cloned().collect())],
             };
         }
@@ -215,7 +219,8 @@ impl ValueSet {
         if !self.values.is_empty() {
             list.push(one(Operator::NotIn, self.values.iter().cloned().collect()));
         }
-        if list.is_empty() && !self.absence {
+        // NotIn alone would allow absence; bounds never do.
+        if self.at_least.is_none() && self.at_most.is_none() && !self.absence {
             list.push(one(Operator::Exists, Vec::new()));
         }
         list

@@ -19,6 +19,8 @@ mod finish;
 mod limits;
 mod options;
 mod pack;
+#[cfg(test)]
+mod properties;
 mod reasons;
 #[cfg(test)]
 pub(crate) mod testing;
