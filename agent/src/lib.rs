@@ -20,6 +20,7 @@ pub mod memory;
 pub mod network;
 pub mod numa;
 pub mod output;
+pub mod pci;
 pub mod platform;
 pub mod sources;
 pub mod survey;
