@@ -25,6 +25,8 @@ pub struct Dmi {
     pub(crate) sys_vendor: Fact<String>,
     pub(crate) product_name: Fact<String>,
     pub(crate) chassis_asset_tag: Fact<String>,
+    /// Whether the kernel uses devices or clocks of Hyper-V.
+    pub(crate) hyperv_drivers: bool,
 }
 
 impl Dmi {
@@ -35,6 +37,7 @@ impl Dmi {
             sys_vendor: line("sys_vendor"),
             product_name: line("product_name"),
             chassis_asset_tag: line("chassis_asset_tag"),
+            hyperv_drivers: hypervisor::named_by_drivers(fs) == Some(Hypervisor::Hyperv),
         }
     }
 
@@ -45,14 +48,17 @@ impl Dmi {
             Fact::Measured(tag) if tag == AZURE_ASSET_TAG => Fact::Measured(Cloud::Azure),
             Fact::Measured(_) => Fact::Measured(Cloud::None),
             Fact::Unavailable(reason) => Fact::Unavailable(reason.clone()),
-            // A virtual machine of Microsoft's should have the tag; with it gone nothing tells the two apart.
-            Fact::Absent
-                if self.sys_vendor.measured().is_some_and(|vendor| vendor == hypervisor::MICROSOFT) =>
-            {
+            // On Hyper-V without the tag nothing tells Azure from a machine on someone's own servers.
+            Fact::Absent if self.on_hyperv() => {
                 Fact::Unavailable(format!("not found: {DMI}/chassis_asset_tag"))
             }
             Fact::Absent => Fact::Measured(Cloud::None),
         }
+    }
+
+    fn on_hyperv(&self) -> bool {
+        self.hyperv_drivers
+            || self.sys_vendor.measured().is_some_and(|vendor| vendor == hypervisor::MICROSOFT)
     }
 }
 

@@ -13,7 +13,7 @@ use assay_shared::report::{Cloud, HardwareReport};
 use crate::cpu::cpuid::Cpuid;
 use crate::gpu::{self, GpuLibrary, NvmlSource};
 use crate::host::{HostFs, RootDir};
-use crate::imds::client::{self, Endpoint};
+use crate::imds::client::{self, Endpoint, EndpointError};
 use crate::imds::{Answer, parse};
 use crate::platform::Dmi;
 use crate::survey::{SurveyOptions, survey};
@@ -39,11 +39,11 @@ pub struct SourceArgs {
     #[arg(long, value_name = "auto|off|FILE", default_value = "auto")]
     pub nvml: NvmlChoice,
 
-    /// Azure's metadata service: "auto", "off", its address, or file:PATH with its answer.
+    /// Azure's metadata service: "auto", "off", its address, or a file with its answer.
     ///
     /// "auto" asks http://169.254.169.254 where the root is "/" and DMI says Azure, and reads imds.json of any other
     /// root, where there is one.
-    #[arg(long, value_name = "auto|off|URL|file:PATH", default_value = "auto")]
+    #[arg(long, value_name = "auto|off|URL|FILE", default_value = "auto")]
     pub imds: ImdsChoice,
 }
 
@@ -88,14 +88,14 @@ impl FromStr for ImdsChoice {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        match (text, text.strip_prefix("file:")) {
-            ("auto", _) => Ok(Self::Auto),
-            ("off", _) => Ok(Self::Off),
-            (_, Some(path)) if !path.is_empty() => Ok(Self::File(PathBuf::from(path))),
-            _ => text
-                .parse()
-                .map(Self::Service)
-                .map_err(|error| format!("{error}, \"auto\", \"off\" or file:PATH")),
+        match text {
+            "auto" => Ok(Self::Auto),
+            "off" => Ok(Self::Off),
+            "" => Err("expected auto, off, an address or a file, found nothing".to_owned()),
+            url if url.contains("://") => {
+                url.parse().map(Self::Service).map_err(|error: EndpointError| error.to_string())
+            }
+            file => Ok(Self::File(PathBuf::from(file.strip_prefix("file:").unwrap_or(file)))),
         }
     }
 }
@@ -107,7 +107,7 @@ pub enum SourceError {
     #[error("--root {}: {}", .0.display(), plain(.1))]
     Root(PathBuf, std::io::Error),
     /// The file with IMDS's answer cannot be read.
-    #[error("--imds file:{}: {}", .0.display(), plain(.1))]
+    #[error("--imds {}: {}", .0.display(), plain(.1))]
     ImdsFile(PathBuf, std::io::Error),
 }
 
@@ -249,7 +249,7 @@ mod tests {
             assert_eq!(report.platform.vm_size.is_measured(), expected, "{imds}");
         }
         let error = args(root.path(), "file:/nonexistent").open().unwrap_err().to_string();
-        assert_eq!(error, "--imds file:/nonexistent: no such file or directory");
+        assert_eq!(error, "--imds /nonexistent: no such file or directory");
     }
 
     #[test]

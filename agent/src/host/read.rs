@@ -117,8 +117,9 @@ pub fn parsed<T>(
     parse: impl FnOnce(&str) -> Option<T>,
 ) -> Fact<T> {
     text(fs, path, missing).and_then(|text| {
-        let text = text.trim();
-        parse(text).map_or_else(|| expected(what, text, path), Fact::Measured)
+        // The kernel ends even an empty list with a newline: no byte at all means that the file is broken.
+        let value = if text.is_empty() { None } else { parse(text.trim()) };
+        value.map_or_else(|| expected(what, text.trim(), path), Fact::Measured)
     })
 }
 

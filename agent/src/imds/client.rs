@@ -186,3 +186,108 @@ async fn request(endpoint: &Endpoint, path: &str) -> Result<Bytes, Failure> {
         _ = &mut connection => exchange.await,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// What a stub of IMDS does with every connection.
+    #[derive(Clone)]
+    enum Behaviour {
+        Answer(String),
+        Hang,
+        Close,
+    }
+
+    fn ok(body: &str) -> String {
+        format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len())
+    }
+
+    /// Asks a stub on a real socket. Gives the answer, and the requests it saw.
+    fn asked(behaviour: Behaviour) -> (Answer, Vec<String>) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let endpoint: Endpoint = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
+            let (requests, mut seen) = tokio::sync::mpsc::unbounded_channel();
+            let server = tokio::spawn(async move {
+                while let Ok((mut stream, _)) = listener.accept().await {
+                    let (behaviour, requests) = (behaviour.clone(), requests.clone());
+                    tokio::spawn(async move {
+                        let mut request = [0; 2048];
+                        let length = stream.read(&mut request).await.unwrap();
+                        let _ = requests.send(String::from_utf8_lossy(&request[..length]).into_owned());
+                        match behaviour {
+                            Behaviour::Answer(answer) => drop(stream.write_all(answer.as_bytes()).await),
+                            Behaviour::Hang => std::future::pending().await,
+                            Behaviour::Close => {}
+                        }
+                    });
+                }
+            });
+            let answer = ask(&endpoint).await;
+            server.abort();
+            let mut requests = Vec::new();
+            while let Ok(request) = seen.try_recv() {
+                requests.push(request);
+            }
+            (answer, requests)
+        })
+    }
+
+    #[test]
+    fn it_is_asked_by_get_with_the_header_that_it_wants() {
+        let body = r#"{"compute":{"vmSize":"Standard_D4s_v5","name":"a"},"Events":[]}"#;
+        let (answer, requests) = asked(Behaviour::Answer(ok(body)));
+        let size = answer.instance.measured().map(|instance| instance.vm_size.clone());
+        assert_eq!(size, Some(Fact::Measured("Standard_D4s_v5".to_owned())));
+        assert_eq!(answer.events, Fact::Measured(Vec::new()));
+        assert_eq!(requests.len(), 2);
+        for request in requests {
+            assert!(request.starts_with("GET /metadata/"), "{request}");
+            assert!(request.to_lowercase().contains("\r\nmetadata: true\r\n"), "{request}");
+        }
+    }
+
+    #[test]
+    fn whatever_goes_wrong_is_a_reason() {
+        let status = |line: &str| Behaviour::Answer(format!("HTTP/1.1 {line}\r\nContent-Length: 0\r\n\r\n"));
+        let long = "x".repeat(BODY_LIMIT + 1);
+        let cases = [
+            (status("400 Bad Request"), "status 400: it did not understand the request"),
+            (status("404 Not Found"), "status 404: it does not have this"),
+            (status("410 Gone"), "status 410: it is being updated"),
+            (status("429 Too Many Requests"), "status 429: asked too often"),
+            (status("503 Service Unavailable"), "status 503: it failed"),
+            (status("302 Found"), "status 302: an answer that IMDS does not give"),
+            (Behaviour::Answer(ok(&long)), "answer longer than 256 KiB"),
+            (
+                Behaviour::Answer("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{".to_owned()),
+                "answer broke off",
+            ),
+            (Behaviour::Answer(ok("<html>")), "not JSON"),
+            (Behaviour::Answer("garbage\r\n\r\n".to_owned()), "IMDS instance at http://127.0.0.1:"),
+            (Behaviour::Close, "IMDS instance at http://127.0.0.1:"),
+            (Behaviour::Hang, "no answer within 1 s"),
+        ];
+        for (behaviour, expected) in cases {
+            let (answer, _) = asked(behaviour);
+            let Fact::Unavailable(reason) = &answer.instance else { panic!("{expected}") };
+            assert!(reason.contains(expected), "{reason}");
+            assert!(matches!(answer.events, Fact::Unavailable(_)), "{expected}");
+        }
+    }
+
+    #[test]
+    fn nobody_there_is_a_reason() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let endpoint: Endpoint = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
+        drop(listener);
+        let answer = runtime.block_on(ask(&endpoint));
+        assert!(matches!(answer.instance, Fact::Unavailable(reason) if reason.contains("cannot connect")));
+    }
+}

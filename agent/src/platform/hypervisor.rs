@@ -62,7 +62,8 @@ fn named_by_dmi(dmi: &Dmi) -> Option<Hypervisor> {
     }
 }
 
-fn named_by_drivers(fs: &dyn HostFs) -> Option<Hypervisor> {
+/// Devices and clocks that a hypervisor offers to its guests only.
+pub(super) fn named_by_drivers(fs: &dyn HostFs) -> Option<Hypervisor> {
     if fs.list(VMBUS).is_ok_and(|devices| !devices.is_empty()) {
         return Some(Hypervisor::Hyperv);
     }
