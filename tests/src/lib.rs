@@ -1,1 +1,5 @@
-//! x
+//! What end-to-end tests share: the built programs, the machines of `tests/machines`, and comparing JSON.
+
+pub mod json;
+pub mod machines;
+pub mod programs;
