@@ -14,7 +14,7 @@ pub(super) fn size_of(report: &HardwareReport) -> Option<&'static VmSize> {
 
 /// One row for each promise: name, catalogue, measured.
 pub(super) fn rows(size: &VmSize, report: &HardwareReport) -> Vec<Vec<Cell>> {
-    let mut rows = vec![vec!["".into(), "CATALOGUE".into(), "MEASURED".into()]];
+    let mut rows = vec![vec!["".into(), "PROMISED".into(), "MEASURED".into()]];
     rows.push(row("vCPUs", size.vcpus.to_string(), vcpus(size, report)));
     rows.push(row("memory", size.memory.to_string(), memory(size, report)));
     if let Some(gpus) = &size.gpus {

@@ -122,7 +122,9 @@ impl Page {
             .collect();
         let total: usize = widths.iter().sum::<usize>() + BETWEEN * columns.saturating_sub(1);
         if let Some(width) = widths.get_mut(elastic) {
-            *width = width.saturating_sub(total.saturating_sub(WIDTH - MARGIN)).max(8);
+            // Never so narrow that nothing can be read.
+            let room = width.saturating_sub(total.saturating_sub(WIDTH - MARGIN));
+            *width = (*width).min(room.max(8));
         }
         for row in rows {
             let mut line = " ".repeat(MARGIN);

@@ -16,10 +16,8 @@ use assay_shared::units::Bytes;
 use super::catalog;
 use super::grid::{Cell, Page, Tone};
 
-/// Features that decide where a workload runs, in the order shown.
-const NOTABLE_FEATURES: [&str; 14] = [
-    "avx2",
-    "avx512f",
+/// Features beyond the instruction set level that decide where a workload runs, in the order shown.
+const NOTABLE_FEATURES: [&str; 9] = [
     "avx512_vnni",
     "avx512_bf16",
     "avx512_fp16",
@@ -27,9 +25,6 @@ const NOTABLE_FEATURES: [&str; 14] = [
     "amx_tile",
     "amx_int8",
     "amx_bf16",
-    "aes",
-    "vaes",
-    "sha_ni",
     "sve",
     "sve2",
 ];
@@ -48,7 +43,7 @@ pub fn table(report: &HardwareReport, colour: bool) -> String {
     devices::events(&mut page, &report.events);
     if let Some(size) = catalog::size_of(report) {
         page.gap();
-        page.section("Promise", &[Cell::plain(format!("what the catalogue has for {}", size.name))]);
+        page.section("Catalogue", &[Cell::plain(format!("what {} promises, and what is there", size.name))]);
         page.grid(&catalog::rows(size, report), 2);
     }
     if !report.disagreements.is_empty() {
@@ -160,13 +155,21 @@ const fn hypervisor_name(hypervisor: Hypervisor) -> &'static str {
 }
 
 fn cpu(cpu: &Cpu) -> Vec<Cell> {
-    let identity = sentence([
-        phrase("", &cpu.model, ""),
-        phrase("", &cpu.vendor, ""),
-        phrase("family ", &cpu.family, ""),
-        phrase("model ", &cpu.model_id, ""),
-        phrase("stepping ", &cpu.stepping, ""),
-    ]);
+    let numbers = match cpu.family {
+        // Arm's numbers are quoted in hexadecimal.
+        Fact::Absent => [
+            phrase("part ", &cpu.model_id.clone().map(|part| format!("{part:#x}")), ""),
+            phrase("revision ", &cpu.stepping, ""),
+            None,
+        ],
+        _ => [
+            phrase("family ", &cpu.family, ""),
+            phrase("model ", &cpu.model_id, ""),
+            phrase("stepping ", &cpu.stepping, ""),
+        ],
+    };
+    let names = [phrase("", &cpu.model, ""), phrase("", &cpu.vendor, "")];
+    let identity = sentence(names.into_iter().chain(numbers));
     let l3 = match (&cpu.l3_domains, &cpu.l3_bytes) {
         (Fact::Absent, _) => None,
         (domains, bytes) => Some(format!("L3 {} × {}", say(domains), say(bytes))),
@@ -253,9 +256,9 @@ mod tests {
     fn a_vm_of_known_size_is_compared_with_the_catalogue() {
         let mut report = HardwareReport::default();
         report.platform.vm_size = Fact::Measured("Standard_D4s_v5".to_owned());
-        assert!(table(&report, false).contains("what the catalogue has for Standard_D4s_v5"));
+        assert!(table(&report, false).contains("what Standard_D4s_v5 promises"));
         report.platform.vm_size = Fact::Absent;
-        assert!(!table(&report, false).contains("catalogue"));
+        assert!(!table(&report, false).contains("promises"));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use assay_shared::report::{
 };
 
 use super::super::grid::{Cell, Page, Tone};
-use super::{cell, phrase, say, sentence};
+use super::{cell, phrase, plural, say, sentence};
 
 /// Devices shown of one kind; the JSON form has all.
 const ROWS: usize = 20;
@@ -36,16 +36,13 @@ pub(super) fn gpus(page: &mut Page, gpus: &Gpus) {
     if gpus.pci == Fact::Measured(0) && gpus.usable.get().is_none_or(|usable| usable == 0) {
         return page.section("GPU", &[Cell::new("none", Tone::Faint)]);
     }
-    let partition = gpus.partition.clone().and_then(|partition| match partition {
-        GpuPartition::None => Fact::Absent,
-        split => Fact::Measured(format!("split by {}", split.as_str())),
-    });
+    let split = gpus.partition.get().filter(|partition| *partition != GpuPartition::None);
     let counts = sentence([
         Some(format!("{} usable of {} on the bus", say(&gpus.usable), say(&gpus.pci))),
         phrase("", &gpus.driver_bound, " with a driver"),
         phrase("driver ", &gpus.driver_version, ""),
         phrase("CUDA ", &gpus.cuda_version, ""),
-        phrase("", &partition, ""),
+        split.map(|split| format!("split by {}", split.as_str())),
     ]);
     let whole = gpus.usable.is_measured() && gpus.usable == gpus.pci;
     page.section("GPU", &[Cell::new(counts, if whole { Tone::Plain } else { Tone::Bad })]);
@@ -74,8 +71,12 @@ pub(super) fn network(page: &mut Page, network: &Network) {
         Some(state) if state.is_active() => Tone::Good,
         _ => Tone::Plain,
     };
-    let state = state.as_ref().map(|state| state.as_str());
-    page.section("Network", &[Cell::new(format!("accelerated networking: {}", say(&state)), tone)]);
+    let line = match state {
+        // Only Azure has the notion.
+        Fact::Absent => sentence([plural(&network.interfaces.as_ref().map(|all| count(all)), "interface")]),
+        state => format!("accelerated networking: {}", say(&state.as_ref().map(|state| state.as_str()))),
+    };
+    page.section("Network", &[Cell::new(line, tone)]);
     let row = |interface: &NetworkInterface| {
         let role = match interface.role {
             InterfaceRole::Synthetic => "synthetic",
@@ -98,7 +99,7 @@ pub(super) fn network(page: &mut Page, network: &Network) {
     if ports.is_empty() {
         return;
     }
-    page.section("RDMA", &[Cell::plain(format!("{} ports", ports.len()))]);
+    page.section("RDMA", &[Cell::plain(sentence([plural(&Fact::Measured(count(ports)), "port")]))]);
     let row = |port: &RdmaDevice| {
         let layer = port.link_layer.clone().map(|layer| match layer {
             RdmaLinkLayer::Infiniband => "InfiniBand",
@@ -121,8 +122,7 @@ pub(super) fn disks(page: &mut Page, disks: &Fact<Vec<Disk>>) {
     let Some(disks) = disks.measured().filter(|disks| !disks.is_empty()) else {
         return section(page, "Disks", disks, "none");
     };
-    let count = if disks.len() == 1 { "1 disk".to_owned() } else { format!("{} disks", disks.len()) };
-    page.section("Disks", &[Cell::plain(count)]);
+    page.section("Disks", &[Cell::plain(sentence([plural(&Fact::Measured(count(disks)), "disk")]))]);
     let row = |disk: &Disk| {
         let role = match (disk.role, disk.ephemeral_os.get()) {
             (DiskRole::Os, Some(true)) => "os (ephemeral)",
@@ -189,6 +189,11 @@ fn list<T, const COLUMNS: usize>(
     if let Some(more) = devices.len().checked_sub(ROWS).filter(|more| *more > 0) {
         page.section("", &[Cell::new(format!("… and {more} more: see -o json"), Tone::Faint)]);
     }
+}
+
+/// How many there are.
+fn count<T>(devices: &[T]) -> u32 {
+    u32::try_from(devices.len()).unwrap_or(u32::MAX)
 }
 
 /// A variant's name as words: `NoDriver` is "no driver".

@@ -24,7 +24,10 @@ pub(super) fn list(page: &mut Page, report: &HardwareReport) {
     }
     page.gap();
     let count: usize = reasons.iter().map(|(_, facts)| facts.len()).sum();
-    page.section("Unknown", &[Cell::plain(format!("{count} facts, and why"))]);
+    page.section(
+        "Unknown",
+        &[Cell::plain(format!("{count} fact{}, and why", if count == 1 { "" } else { "s" }))],
+    );
     let row = |(reason, facts): &(String, Vec<String>)| {
         vec![Cell::new(together(facts), Tone::Warning), Cell::new(reason, Tone::Faint)]
     };
