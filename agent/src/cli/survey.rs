@@ -26,7 +26,7 @@ pub(super) struct SurveyArgs {
     sources: SourceArgs,
 
     /// Kubernetes name of the node, to be put into the report.
-    #[arg(long, value_name = "NAME", env = "NODE_NAME")]
+    #[arg(long, value_name = "NAME", env = "NODE_NAME", hide_env_values = true)]
     node_name: Option<String>,
 
     /// Form of the report: "table" for people, "json" and "yaml" for programs.
