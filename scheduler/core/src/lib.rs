@@ -13,6 +13,7 @@
 
 pub mod catalog;
 pub mod check;
+pub mod disrupt;
 pub mod engine;
 pub mod lifecycle;
 pub mod model;

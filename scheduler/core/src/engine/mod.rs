@@ -1,10 +1,271 @@
 //! The state machine: what happened goes in, what to do comes out.
 //!
-//! A driver (the simulator, the demo, later the Kubernetes driver) feeds [`Event`]s with the time they happened and carries
-//! out the [`Effect`]s. Nothing is done here.
+//! ```text
+//!  driver --handle(now, event)--> Engine --advance(now)--> effects --> driver
+//!                                   |
+//!                    claims (lifecycle), profiles, pods, nodes, pools
+//! ```
+//!
+//! A driver (the simulator, the demo, later the Kubernetes driver) hands over every [`Event`] at hand with
+//! [`Engine::handle`], which only records it, and then calls [`Engine::advance`], which decides and returns [`Effect`]s. It
+//! calls `advance` again when [`Engine::next_wakeup`] is due. The same events at the same times give the same effects.
+//!
+//! | file | what it decides |
+//! |---|---|
+//! | `record` | what an event means for what is known |
+//! | `hardware` | what a report means: profile, labels, conditions, mismatch |
+//! | `provision` | what is bought for pending pods |
+//! | `release` | which machines go, and when |
 
 mod effect;
 mod event;
+mod hardware;
+mod provision;
+mod record;
+mod release;
+mod unavailable;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Debug;
+use std::sync::Arc;
+use std::time::Duration;
+
+use assay_shared::HardwareReport;
+use assay_shared::units::Bytes;
 
 pub use effect::{Condition, ConditionStatus, Effect, EventKind};
 pub use event::{Event, LaunchError, LaunchFailure};
+pub use release::LeaveReason;
+
+use crate::catalog::InstanceType;
+use crate::model::{DaemonSet, Node, NodeClaim, NodeClass, NodePool, Pod, PodId, Timestamp};
+use crate::profile::{Mismatch, MismatchKind, ProfileStore};
+use crate::solve::SolveOptions;
+use unavailable::Unavailable;
+
+/// What could be bought: the catalogue behind an interface, so that the engine does not care where it comes from.
+pub trait InstanceTypes: Debug + Send {
+    /// The types for machines of a class. `measured` gives the kernel memory that was learned for a size.
+    fn for_class(&self, class: &NodeClass, measured: &dyn Fn(&str) -> Option<Bytes>) -> Vec<InstanceType>;
+
+    /// Memory that a size is sold with; what a report can be held against.
+    fn sold_memory(&self, instance_type: &str) -> Option<Bytes>;
+
+    /// Region the types are sold in.
+    fn region(&self) -> &str;
+}
+
+/// What the engine may be told.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Pods are collected until none came for this long.
+    pub batch_idle: Duration,
+    /// But never longer than this.
+    pub batch_max: Duration,
+    /// How the solver works.
+    pub solve: SolveOptions,
+    /// Makes names of claims differ between clusters and restarts.
+    pub seed: u64,
+}
+
+impl Default for Settings {
+    /// Karpenter's batch window: 1 s idle, 10 s at most.
+    fn default() -> Self {
+        Self {
+            batch_idle: Duration::from_secs(1),
+            batch_max: Duration::from_secs(10),
+            solve: SolveOptions::default(),
+            seed: 0,
+        }
+    }
+}
+
+/// A claim and what is known beyond it.
+#[derive(Debug, Clone)]
+pub struct Machine {
+    /// The claim.
+    pub claim: NodeClaim,
+    /// What was bought, as the catalogue had it then.
+    pub bought: Arc<InstanceType>,
+    /// When it entered its state.
+    pub since: Timestamp,
+    /// When the cloud accepted it: it costs money from then on.
+    pub launched: Option<Timestamp>,
+    /// The cloud's id of the VM.
+    pub provider_id: Option<String>,
+    /// Its last report.
+    pub report: Option<Arc<HardwareReport>>,
+    /// Whether a report was held against the claim and fits.
+    pub verified: bool,
+    /// In what it is less than what was bought.
+    pub mismatches: Vec<Mismatch>,
+    /// Since when the fast path of its network is off.
+    pub network_inactive_since: Option<Timestamp>,
+    /// Since when no pod came or went.
+    pub quiet_since: Timestamp,
+    /// Why it is to go, once that is decided.
+    pub leaving: Option<LeaveReason>,
+}
+
+/// Counters since the start.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// VMs asked for.
+    pub bought: u64,
+    /// VMs the cloud refused.
+    pub launch_failures: u64,
+    /// Machines that joined.
+    pub joined: u64,
+    /// Machines that went, by reason.
+    pub released: BTreeMap<LeaveReason, u64>,
+    /// Machines found to be less than bought, by kind.
+    pub mismatches: BTreeMap<MismatchKind, u64>,
+    /// Labels set to what was measured.
+    pub labels_refined: u64,
+    /// Reports put aside as impossible.
+    pub quarantined: u64,
+    /// Purchases whose memory came from a profile instead of the model.
+    pub learned_purchases: u64,
+    /// Plans that the independent check refused: a bug, and nothing was bought.
+    pub plans_refused: u64,
+}
+
+/// The state machine.
+#[derive(Debug)]
+pub struct Engine {
+    settings: Settings,
+    types: Box<dyn InstanceTypes>,
+    profiles: ProfileStore,
+    pods: BTreeMap<PodId, Pod>,
+    nodes: BTreeMap<Arc<str>, Node>,
+    pools: BTreeMap<String, NodePool>,
+    classes: BTreeMap<String, NodeClass>,
+    daemon_sets: BTreeMap<PodId, DaemonSet>,
+    machines: BTreeMap<Arc<str>, Machine>,
+    /// Where each pod that is not bound yet is expected to run.
+    nominations: BTreeMap<PodId, Arc<str>>,
+    /// Pods already reported as unschedulable, with what was said, so that it is said once.
+    reported: BTreeMap<PodId, String>,
+    unavailable: Unavailable,
+    /// First and last arrival of the pods that wait to be solved.
+    batch: Option<(Timestamp, Timestamp)>,
+    /// When something next becomes due for a reason other than the batch.
+    wakeups: BTreeSet<Timestamp>,
+    names_given: u64,
+    /// Cost of machines that are gone, in billionths of a dollar times milliseconds per hour.
+    spent: u128,
+    stats: Stats,
+    effects: Vec<Effect>,
+}
+
+impl Engine {
+    /// An engine that knows what could be bought and what was learned before, and nothing of the cluster.
+    #[must_use]
+    pub fn new(settings: Settings, types: Box<dyn InstanceTypes>, profiles: ProfileStore) -> Self {
+        Self {
+            settings,
+            types,
+            profiles,
+            pods: BTreeMap::new(),
+            nodes: BTreeMap::new(),
+            pools: BTreeMap::new(),
+            classes: BTreeMap::new(),
+            daemon_sets: BTreeMap::new(),
+            machines: BTreeMap::new(),
+            nominations: BTreeMap::new(),
+            reported: BTreeMap::new(),
+            unavailable: Unavailable::default(),
+            batch: None,
+            wakeups: BTreeSet::new(),
+            names_given: 0,
+            spent: 0,
+            stats: Stats::default(),
+            effects: Vec::new(),
+        }
+    }
+
+    /// Decides on everything that is due and returns what to do, in order.
+    #[must_use = "effects that are not carried out are lost"]
+    pub fn advance(&mut self, now: Timestamp) -> Vec<Effect> {
+        self.wakeups = self.wakeups.split_off(&Timestamp(now.0.saturating_add(1)));
+        self.unavailable.expire(now);
+        self.release_overdue(now);
+        self.initialize_ready(now);
+        self.verify_networks(now);
+        self.provision_if_due(now);
+        self.drain_leaving(now);
+        self.release_empty(now);
+        std::mem::take(&mut self.effects)
+    }
+
+    /// When `advance` should be called next, if nothing happens before.
+    #[must_use]
+    pub fn next_wakeup(&self) -> Option<Timestamp> {
+        let batch = self.batch_due();
+        [batch, self.wakeups.first().copied(), self.unavailable.next_expiry()].into_iter().flatten().min()
+    }
+
+    /// Asks to be woken at `at`.
+    fn wake(&mut self, at: Timestamp) {
+        self.wakeups.insert(at);
+    }
+
+    /// Machines by claim name.
+    #[must_use]
+    pub const fn machines(&self) -> &BTreeMap<Arc<str>, Machine> {
+        &self.machines
+    }
+
+    /// Pools by name.
+    #[must_use]
+    pub const fn pools(&self) -> &BTreeMap<String, NodePool> {
+        &self.pools
+    }
+
+    /// What was learned.
+    #[must_use]
+    pub const fn profiles(&self) -> &ProfileStore {
+        &self.profiles
+    }
+
+    /// Counters.
+    #[must_use]
+    pub const fn stats(&self) -> &Stats {
+        &self.stats
+    }
+
+    /// Where a pod that is not bound yet is expected to run.
+    #[must_use]
+    pub fn nomination(&self, pod: &PodId) -> Option<&Arc<str>> {
+        self.nominations.get(pod)
+    }
+
+    /// What all machines cost together, in dollars, from each one's launch until `now`.
+    #[must_use]
+    pub fn cost(&self, now: Timestamp) -> f64 {
+        let running = self.machines.values().map(|machine| machine.spent(now)).sum::<u128>();
+        #[allow(clippy::cast_precision_loss)]
+        let nano_dollar_milliseconds = (self.spent + running) as f64;
+        nano_dollar_milliseconds / 1e9 / 3_600_000.0
+    }
+
+    fn record_event(&mut self, object: String, kind: EventKind, reason: &'static str, message: String) {
+        self.effects.push(Effect::RecordEvent { object, kind, reason, message });
+    }
+}
+
+impl Machine {
+    /// Billionths of a dollar per hour times milliseconds since launch.
+    fn spent(&self, now: Timestamp) -> u128 {
+        self.launched.map_or(0, |launched| now.since(launched).as_millis() * u128::from(self.claim.price.0))
+    }
+
+    /// Whether it is on its way out, or will be.
+    #[must_use]
+    pub fn is_leaving(&self) -> bool {
+        self.leaving.is_some() || self.claim.state == crate::model::ClaimState::Terminating
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,178 @@
+//! What a report means: the profile learns, the node's labels are refined, its conditions set, a mismatch acted on.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use assay_shared::HardwareReport;
+use assay_shared::labels::{assay, hardware, karpenter};
+
+use super::{Effect, Engine, EventKind, LeaveReason};
+use crate::lifecycle::Step;
+use crate::model::{ClaimState, Labels, MismatchPolicy, Taint, TaintEffect, Timestamp};
+use crate::profile::{self, NETWORK_GRACE, Observation, ProfileKey};
+
+/// Startup taint of every node until its hardware was verified.
+#[must_use]
+pub(super) fn unverified_taint() -> Taint {
+    taint(assay::HARDWARE_UNVERIFIED_TAINT)
+}
+
+fn taint(key: &str) -> Taint {
+    Taint { key: key.to_owned(), value: String::new(), effect: TaintEffect::NoSchedule }
+}
+
+impl Engine {
+    /// A node was measured.
+    pub(super) fn report(&mut self, now: Timestamp, node: &Arc<str>, report: &Arc<HardwareReport>) {
+        let Some(machine) = self.machines.get(node) else {
+            // A node that is not ours: its labels are refined, nothing else is known about it.
+            self.refine_labels(node, report, Labels::new());
+            return;
+        };
+        if machine.claim.state == ClaimState::Terminating {
+            return;
+        }
+        let bought = Arc::clone(&machine.bought);
+        let vm = report.identity.vm_id.measured().map_or_else(|| node.to_string(), Clone::clone);
+        let image = [&report.platform.os_image, &report.platform.kernel_release].map(|fact| fact.measured());
+        let image = image.into_iter().flatten().cloned().collect::<Vec<_>>().join(" / ");
+        let key = ProfileKey { sku: bought.name.to_string(), region: self.types.region().to_owned(), image };
+        let sold = self.types.sold_memory(&bought.name).unwrap_or(bought.capacity.memory);
+        match self.profiles.observe(&key, &vm, now, report, &bought, sold) {
+            Observation::Quarantined(why) => {
+                self.stats.quarantined += 1;
+                let message = format!("report put aside: {why}");
+                self.record_event(format!("Node/{node}"), EventKind::Warning, "ImpossibleReport", message);
+                return;
+            }
+            Observation::Accepted { memory_changed: Some(memory) } => {
+                let message = format!("{}: memory of a purchase is now {memory}, as measured", bought.name);
+                self.record_event(
+                    format!("SkuProfile/{}", bought.name),
+                    EventKind::Normal,
+                    "Learned",
+                    message,
+                );
+            }
+            Observation::Accepted { memory_changed: None } => {}
+        }
+        let Some(machine) = self.machines.get_mut(node) else { return };
+        machine.report = Some(Arc::clone(report));
+        let active = report.network.accelerated_networking.get().is_none_or(|state| state.is_active());
+        machine.network_inactive_since =
+            if active { None } else { machine.network_inactive_since.or(Some(now)) };
+        if !active {
+            self.wake(now + NETWORK_GRACE);
+        }
+        self.judge(now, node);
+    }
+
+    /// Holds the last report of a machine against its claim and acts on the verdict.
+    fn judge(&mut self, now: Timestamp, node: &Arc<str>) {
+        let Some(machine) = self.machines.get_mut(node) else { return };
+        let Some(report) = machine.report.clone() else { return };
+        let inactive = machine.network_inactive_since.map_or(Duration::ZERO, |since| now.since(since));
+        let bought = Arc::clone(&machine.bought);
+        let mismatches = profile::compare(
+            &report,
+            &bought,
+            &machine.claim.capacity,
+            &machine.claim.requirements,
+            inactive,
+        );
+        let fresh: Vec<_> =
+            mismatches.iter().filter(|mismatch| !machine.mismatches.contains(mismatch)).cloned().collect();
+        machine.mismatches.clone_from(&mismatches);
+        let first_time =
+            !std::mem::replace(&mut machine.verified, mismatches.is_empty()) && mismatches.is_empty();
+
+        for condition in profile::conditions(&report, &bought, &mismatches) {
+            self.effects.push(Effect::SetNodeCondition { node: Arc::clone(node), condition });
+        }
+        let verdict = if mismatches.is_empty() { "true" } else { "false" };
+        let verified = Labels::from([(hardware::VERIFIED.to_owned(), verdict.to_owned())]);
+        self.refine_labels(node, &report, verified);
+        if first_time {
+            self.effects.push(Effect::UntaintNode { node: Arc::clone(node), taint: unverified_taint() });
+        }
+        if fresh.is_empty() {
+            return;
+        }
+        for mismatch in &fresh {
+            *self.stats.mismatches.entry(mismatch.kind).or_default() += 1;
+            let message = format!("bought {}, found {}", mismatch.expected, mismatch.found);
+            self.record_event(format!("Node/{node}"), EventKind::Warning, mismatch.kind.as_str(), message);
+        }
+        let pool = self.machines.get(node).and_then(|machine| self.pools.get(&machine.claim.pool));
+        let policy = pool.map_or(MismatchPolicy::Replace, |pool| pool.mismatch_policy);
+        if policy != MismatchPolicy::Label {
+            let taint = taint(assay::HARDWARE_MISMATCH_TAINT);
+            self.effects.push(Effect::TaintNode { node: Arc::clone(node), taint });
+        }
+        match policy {
+            MismatchPolicy::Replace => self.leave(now, node, LeaveReason::WrongHardware),
+            MismatchPolicy::Taint => self.forget_nominations(now, node),
+            // It is kept as it is: what it is now counts as what was bought.
+            MismatchPolicy::Label => {
+                if let Some(machine) = self.machines.get_mut(node) {
+                    machine.verified = true;
+                }
+                self.effects.push(Effect::UntaintNode { node: Arc::clone(node), taint: unverified_taint() });
+            }
+        }
+    }
+
+    /// Judges machines again whose fast path has been off for too long.
+    pub(super) fn verify_networks(&mut self, now: Timestamp) {
+        let due = self.machines.iter().filter(|(_, machine)| {
+            !machine.is_leaving()
+                && machine.network_inactive_since.is_some_and(|since| now.since(since) >= NETWORK_GRACE)
+        });
+        let due: Vec<_> = due.map(|(name, _)| Arc::clone(name)).collect();
+        for node in due {
+            self.judge(now, &node);
+        }
+    }
+
+    /// Sets the labels of a node that differ from what was measured.
+    fn refine_labels(&mut self, node: &Arc<str>, report: &HardwareReport, more: Labels) {
+        let Some(known) = self.nodes.get(node) else { return };
+        let mut labels = profile::hardware_labels(report);
+        labels.extend(profile::sku_label_corrections(report, &known.labels));
+        labels.extend(more);
+        labels.retain(|key, value| known.labels.get(key) != Some(value));
+        if !labels.is_empty() {
+            self.stats.labels_refined += labels.len() as u64;
+            self.effects.push(Effect::LabelNode { node: Arc::clone(node), labels });
+        }
+    }
+
+    /// A machine is ready for pods once its node is ready and its hardware is what was bought.
+    pub(super) fn initialize_ready(&mut self, now: Timestamp) {
+        let ready = self.machines.iter().filter(|(name, machine)| {
+            machine.claim.state == ClaimState::Registered
+                && machine.verified
+                && machine.leaving.is_none()
+                && self.nodes.get(*name).is_some_and(|node| node.ready)
+        });
+        let ready: Vec<_> = ready.map(|(name, _)| Arc::clone(name)).collect();
+        for name in ready {
+            self.step(now, &name, Step::Verified);
+            if let Some(machine) = self.machines.get_mut(&name) {
+                machine.quiet_since = now;
+            }
+            let labels = Labels::from([(karpenter::INITIALIZED.to_owned(), "true".to_owned())]);
+            self.effects.push(Effect::LabelNode { node: name, labels });
+            self.wake(now);
+        }
+    }
+
+    /// An agent went away: its facts grow stale, nothing is taken back.
+    pub(super) fn agent_lost(&mut self, node: &Arc<str>) {
+        let verified = self.nodes.get(node).and_then(|node| node.label(hardware::VERIFIED));
+        if verified == Some("true") {
+            let labels = Labels::from([(hardware::VERIFIED.to_owned(), "stale".to_owned())]);
+            self.effects.push(Effect::LabelNode { node: Arc::clone(node), labels });
+        }
+    }
+}

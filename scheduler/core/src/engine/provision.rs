@@ -1,0 +1,294 @@
+//! What is bought for pending pods: when the batch is due, what the solver sees, and what a plan becomes.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::hardware::unverified_taint;
+use super::record::labels_of;
+use super::unavailable::family_of;
+use super::{Effect, Engine, EventKind, Machine};
+use crate::catalog::InstanceType;
+use crate::check::check;
+use crate::lifecycle::Step;
+use crate::model::{
+    ClaimState, NodeClaim, NodeClass, Plan, PlannedClaim, Pod, PodPhase, Snapshot, Timestamp, Unschedulable,
+};
+use crate::solve::solve;
+
+impl Engine {
+    /// Notes that there may be something to solve.
+    pub(super) fn solve_soon(&mut self, now: Timestamp) {
+        let first = self.batch.map_or(now, |(first, _)| first);
+        self.batch = Some((first, now));
+    }
+
+    /// When the waiting pods are to be solved: after an idle second, after ten at most. A single pod on a cluster where
+    /// nothing is on its way does not wait, for nothing would be gained.
+    pub(super) fn batch_due(&self) -> Option<Timestamp> {
+        let (first, last) = self.batch?;
+        let on_the_way = self.machines.values().any(|machine| machine.claim.state < ClaimState::Initialized);
+        let waiting = self.waiting().take(2).count();
+        if waiting < 2 && !on_the_way {
+            return Some(last);
+        }
+        Some((last + self.settings.batch_idle).min(first + self.settings.batch_max))
+    }
+
+    /// Pods that nothing is planned for.
+    fn waiting(&self) -> impl Iterator<Item = &Pod> {
+        self.pods.values().filter(|pod| {
+            !self.nominations.contains_key(&pod.id) && (pod.is_pending() || self.must_move(pod))
+        })
+    }
+
+    /// Whether a pod runs on a machine that is to go.
+    pub(super) fn must_move(&self, pod: &Pod) -> bool {
+        pod.is_reschedulable()
+            && pod.node.as_ref().and_then(|node| self.machines.get(node)).is_some_and(|m| m.leaving.is_some())
+    }
+
+    pub(super) fn provision_if_due(&mut self, now: Timestamp) {
+        if self.batch_due().is_none_or(|due| due > now) {
+            return;
+        }
+        self.batch = None;
+        if self.waiting().next().is_none() {
+            return;
+        }
+        let snapshot = self.snapshot(now);
+        let plan = solve(&snapshot, &self.settings.solve);
+        if let Err(violations) = check(&snapshot, &plan) {
+            // A bug of ours must not spend money or break a promise.
+            self.stats.plans_refused += 1;
+            let first = violations.first().map(ToString::to_string).unwrap_or_default();
+            let message = format!("{} rules broken, first: {first}", violations.len());
+            self.record_event("Plan".to_owned(), EventKind::Warning, "PlanRefused", message);
+            return;
+        }
+        self.carry_out(now, &snapshot, plan);
+    }
+
+    /// What the solver sees. A pod that is expected somewhere counts as bound there; a pod that must move is pending.
+    pub(super) fn snapshot(&self, now: Timestamp) -> Snapshot {
+        let pods = self.pods.values().map(|pod| {
+            let mut pod = pod.clone();
+            let moves = self.must_move(&pod);
+            if let Some(target) = self.nominations.get(&pod.id) {
+                pod.node = Some(Arc::clone(target));
+            } else if moves {
+                pod.node = None;
+            }
+            if moves {
+                pod.phase = PodPhase::Pending;
+            }
+            pod
+        });
+        let leaving = |name: &Arc<str>| self.machines.get(name).is_some_and(Machine::is_leaving);
+        let nodes = self.nodes.values().map(|node| {
+            let mut node = node.clone();
+            node.deleting |= leaving(&node.name);
+            // It goes by itself once the machine was verified.
+            let startup =
+                self.machines.get(&node.name).map_or(&[][..], |machine| self.startup_taints(machine));
+            let initialized =
+                self.machines.get(&node.name).is_none_or(|m| m.claim.state == ClaimState::Initialized);
+            if !initialized {
+                node.taints.retain(|taint| *taint != unverified_taint() && !startup.contains(taint));
+                node.taints.retain(|taint| !is_ephemeral(&taint.key));
+            }
+            node
+        });
+        let on_their_way =
+            self.machines.values().filter(|machine| machine.claim.node.is_none() && !machine.is_leaving());
+        let classes = self.node_classes();
+        Snapshot {
+            now,
+            pods: pods.collect(),
+            daemon_sets: self.daemon_sets.values().cloned().collect(),
+            nodes: nodes.collect(),
+            node_claims: on_their_way.map(|machine| self.expected(machine)).collect(),
+            pools: self.pools.values().cloned().collect(),
+            instance_types: classes
+                .iter()
+                .map(|class| (class.name.clone(), Arc::new(self.instance_types(class))))
+                .collect(),
+            classes,
+        }
+    }
+
+    /// A claim as the solver is to count on it: without the taints that go once its node is ready.
+    fn expected(&self, machine: &Machine) -> NodeClaim {
+        let startup = self.startup_taints(machine);
+        let mut claim = machine.claim.clone();
+        claim.taints.retain(|taint| *taint != unverified_taint() && !startup.contains(taint));
+        claim
+    }
+
+    fn startup_taints(&self, machine: &Machine) -> &[crate::model::Taint] {
+        self.pools.get(&machine.claim.pool).map_or(&[], |pool| &pool.startup_taints)
+    }
+
+    /// All classes, with the defaults for one that a pool names and nobody defined.
+    fn node_classes(&self) -> Vec<NodeClass> {
+        let mut classes = self.classes.clone();
+        for pool in self.pools.values() {
+            let class = || NodeClass::with_defaults(&pool.node_class);
+            classes.entry(pool.node_class.clone()).or_insert_with(class);
+        }
+        classes.into_values().collect()
+    }
+
+    /// What could be bought for a class: the catalogue, refined by the profiles, without what the cloud refused.
+    fn instance_types(&self, class: &NodeClass) -> Vec<InstanceType> {
+        let measured = |sku: &str| self.profiles.memory_for(sku, self.types.region());
+        let mut types = self.types.for_class(class, &measured);
+        for instance_type in &mut types {
+            self.unavailable.apply(instance_type);
+        }
+        types
+    }
+
+    fn carry_out(&mut self, now: Timestamp, snapshot: &Snapshot, plan: Plan) {
+        for assignment in plan.existing {
+            for pod in assignment.pods {
+                self.nominate(pod, &assignment.name);
+            }
+        }
+        for planned in plan.claims {
+            self.buy(now, snapshot, planned);
+        }
+        for left_out in plan.unschedulable {
+            self.report_unschedulable(left_out);
+        }
+    }
+
+    fn nominate(&mut self, pod: crate::model::PodId, target: &Arc<str>) {
+        self.reported.remove(&pod);
+        self.nominations.insert(pod.clone(), Arc::clone(target));
+        self.effects.push(Effect::NominatePod { pod, target: Arc::clone(target) });
+    }
+
+    /// Makes a claim of what was planned and asks for its VM.
+    fn buy(&mut self, now: Timestamp, snapshot: &Snapshot, planned: PlannedClaim) {
+        let Some(pool) = self.pools.get(&planned.pool) else { return };
+        let types = snapshot.instance_types_of(pool);
+        let Some(bought) = types.iter().find(|candidate| candidate.name == planned.instance_type) else {
+            return;
+        };
+        let bought = Arc::new(bought.clone());
+        let mut taints = pool.taints.clone();
+        taints.extend(pool.startup_taints.iter().cloned());
+        taints.push(unverified_taint());
+        let labels = labels_of(pool, &bought, &planned.zone, planned.capacity_type);
+        let name = self.new_name(&planned.pool);
+        let claim = NodeClaim {
+            name: Arc::clone(&name),
+            pool: planned.pool,
+            instance_type: planned.instance_type,
+            zone: planned.zone,
+            capacity_type: planned.capacity_type,
+            price: planned.price,
+            requirements: planned.requirements,
+            requests: planned.requests,
+            capacity: bought.capacity.clone(),
+            allocatable: bought.allocatable(),
+            labels,
+            taints,
+            state: ClaimState::Pending,
+            created: now,
+            node: None,
+        };
+        let alternatives = planned.options.iter().filter(|option| option.name != claim.instance_type).take(3);
+        let alternatives: Vec<_> =
+            alternatives.map(|option| format!("{} {}", option.name, option.price)).collect();
+        let message = format!(
+            "{} in {} ({}) at {} for {} pods; next best: {}",
+            claim.instance_type,
+            claim.zone,
+            claim.capacity_type,
+            claim.price,
+            planned.pods.len(),
+            if alternatives.is_empty() { "none".to_owned() } else { alternatives.join(", ") }
+        );
+        if self.profiles.memory_for(&bought.name, self.types.region()).is_some() {
+            self.stats.learned_purchases += 1;
+        }
+        self.record_event(format!("NodeClaim/{name}"), EventKind::Normal, "DisruptionLaunching", message);
+        self.effects.push(Effect::CreateInstance { claim: Box::new(claim.clone()) });
+        self.stats.bought += 1;
+        self.machines.insert(
+            Arc::clone(&name),
+            Machine {
+                claim,
+                bought,
+                since: now,
+                launched: None,
+                provider_id: None,
+                report: None,
+                verified: false,
+                mismatches: Vec::new(),
+                network_inactive_since: None,
+                quiet_since: now,
+                leaving: None,
+            },
+        );
+        self.step(now, &name, Step::AskedFor);
+        for pod in planned.pods {
+            self.nominate(pod, &name);
+        }
+    }
+
+    /// `<pool>-<five letters>`: a fixed sequence per seed, skipping names that are taken.
+    fn new_name(&mut self, pool: &str) -> Arc<str> {
+        const LETTERS: &[u8; 32] = b"bcdfghjklmnpqrstvwxz0123456789ae";
+        loop {
+            self.names_given += 1;
+            // SplitMix64 of the sequence number: names do not look alike, and cannot repeat within 2^64.
+            let mut mixed = (self.settings.seed ^ self.names_given).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            mixed ^= mixed >> 31;
+            let letter = |place: u32| char::from(LETTERS[((mixed >> (5 * place)) & 31) as usize]);
+            let name: Arc<str> = format!("{pool}-{}", (0..5).map(letter).collect::<String>()).into();
+            if !self.machines.contains_key(&name) && !self.nodes.contains_key(&name) {
+                return name;
+            }
+        }
+    }
+
+    /// Says why a pod was left out, once per reason.
+    fn report_unschedulable(&mut self, left_out: Unschedulable) {
+        let reasons = left_out.reasons.iter().map(|reason| match &reason.pool {
+            Some(pool) => format!("{pool}: {}", reason.detail),
+            None => reason.detail.clone(),
+        });
+        let message = reasons.collect::<Vec<_>>().join("; ");
+        if self.reported.get(&left_out.pod) != Some(&message) {
+            let object = format!("Pod/{}", left_out.pod);
+            self.record_event(object, EventKind::Warning, "FailedScheduling", message.clone());
+            self.reported.insert(left_out.pod, message);
+        }
+    }
+
+    /// vCPUs in use by quota family, for drivers that show it.
+    #[must_use]
+    pub fn cpus_by_family(&self) -> BTreeMap<String, u64> {
+        let mut families = BTreeMap::new();
+        for machine in self.machines.values() {
+            if let Some(family) = family_of(&machine.bought) {
+                *families.entry(family).or_default() += machine.bought.capacity.cpu.0 / 1000;
+            }
+        }
+        families
+    }
+}
+
+/// Taints that Kubernetes and Karpenter take off by themselves while a node starts.
+fn is_ephemeral(key: &str) -> bool {
+    const KEYS: [&str; 4] = [
+        "node.kubernetes.io/not-ready",
+        "node.kubernetes.io/unreachable",
+        "node.cloudprovider.kubernetes.io/uninitialized",
+        "karpenter.sh/unregistered",
+    ];
+    KEYS.contains(&key) || key.starts_with("readiness.k8s.io/")
+}

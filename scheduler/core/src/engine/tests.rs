@@ -1,0 +1,341 @@
+//! Scenarios in virtual time: a scripted driver hands over events and looks at the effects.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use assay_shared::labels::{assay, hardware, karpenter};
+use assay_shared::report::HardwareReport;
+use assay_shared::units::{Bytes, MilliCpu, UsdPerHour};
+use assay_shared::{Fact, labels};
+
+use super::*;
+use crate::catalog::{CapacityType, Offering, PriceSource};
+use crate::model::{ClaimState, Labels, PodOwner, PodPhase, PodSpec, ResourceList};
+use crate::requirement::{Requirements, ValueSet};
+
+/// One GPU size in two zones, and nothing else.
+#[derive(Debug)]
+struct OneSize;
+
+impl InstanceTypes for OneSize {
+    fn for_class(&self, _: &NodeClass, measured: &dyn Fn(&str) -> Option<Bytes>) -> Vec<InstanceType> {
+        let memory = measured("gpu-size").unwrap_or(Bytes::gib(60));
+        let mut capacity = ResourceList { cpu: MilliCpu(8000), memory, pods: 30, ..ResourceList::default() };
+        capacity.set_extended("nvidia.com/gpu", 1);
+        let mut requirements = Requirements::new();
+        requirements.constrain(labels::kubernetes::INSTANCE_TYPE, &ValueSet::of(["gpu-size"]));
+        requirements.constrain(labels::kubernetes::ZONE, &ValueSet::of(["z-1", "z-2"]));
+        requirements.constrain(karpenter::CAPACITY_TYPE, &ValueSet::of(["on-demand"]));
+        let offering = |zone: &str, usd| Offering {
+            zone: zone.into(),
+            capacity_type: CapacityType::OnDemand,
+            price: UsdPerHour::from_usd(usd).unwrap(),
+            price_source: PriceSource::Listed,
+            available: true,
+        };
+        vec![InstanceType {
+            name: "gpu-size".into(),
+            requirements,
+            offerings: vec![offering("z-1", 1.0), offering("z-2", 1.1)],
+            capacity,
+            overhead: ResourceList::default(),
+        }]
+    }
+
+    fn sold_memory(&self, _: &str) -> Option<Bytes> {
+        Some(Bytes::gib(64))
+    }
+
+    fn region(&self) -> &str {
+        "eastus"
+    }
+}
+
+struct Driver {
+    engine: Engine,
+    now: Timestamp,
+    /// Everything that was asked for, in order.
+    log: Vec<Effect>,
+}
+
+impl Driver {
+    fn new() -> Self {
+        let engine = Engine::new(Settings::default(), Box::new(OneSize), ProfileStore::new());
+        let mut driver = Self { engine, now: Timestamp(0), log: Vec::new() };
+        let mut pool = NodePool::with_defaults("gpu");
+        pool.disruption.consolidate_after = crate::model::Wait::After(Duration::from_secs(30));
+        driver.tell(Event::PoolApplied(Box::new(pool)));
+        driver
+    }
+
+    fn tell(&mut self, event: Event) {
+        self.engine.handle(self.now, event);
+        let effects = self.engine.advance(self.now);
+        self.log.extend(effects);
+    }
+
+    /// Lets time pass, waking the engine whenever it asked for it.
+    fn wait(&mut self, seconds: u64) {
+        let until = self.now + Duration::from_secs(seconds);
+        while let Some(at) = self.engine.next_wakeup().filter(|at| *at <= until) {
+            self.now = self.now.max(at);
+            let effects = self.engine.advance(self.now);
+            self.log.extend(effects);
+        }
+        self.now = until;
+    }
+
+    fn pod(&mut self, name: &str, node: Option<&str>) {
+        let mut requests = ResourceList { cpu: MilliCpu(4000), ..ResourceList::one_pod() };
+        requests.set_extended("nvidia.com/gpu", 1);
+        let spec = PodSpec { requests, ..PodSpec::default() };
+        self.tell(Event::PodApplied(Box::new(Pod {
+            id: PodId::new("default", name),
+            labels: Arc::default(),
+            annotations: Arc::default(),
+            spec: Arc::new(spec),
+            priority: 0,
+            created: Timestamp(0),
+            phase: if node.is_some() { PodPhase::Running } else { PodPhase::Pending },
+            owner: PodOwner::Controller,
+            node: node.map(Into::into),
+            terminating: false,
+        })));
+    }
+
+    /// Claims that were asked for, oldest first.
+    fn bought(&self) -> Vec<NodeClaim> {
+        let created = self.log.iter().filter_map(|effect| match effect {
+            Effect::CreateInstance { claim } => Some((**claim).clone()),
+            _ => None,
+        });
+        created.collect()
+    }
+
+    fn deleted(&self) -> Vec<Arc<str>> {
+        let deleted = self.log.iter().filter_map(|effect| match effect {
+            Effect::DeleteInstance { claim } => Some(Arc::clone(claim)),
+            _ => None,
+        });
+        deleted.collect()
+    }
+
+    /// The cloud makes the VM and its node joins, ready.
+    fn boot(&mut self, claim: &NodeClaim) {
+        self.tell(Event::Launched {
+            claim: Arc::clone(&claim.name),
+            provider_id: format!("azure:///{}", claim.name),
+            instance_type: Arc::clone(&claim.instance_type),
+            zone: Arc::clone(&claim.zone),
+            capacity_type: claim.capacity_type,
+            price: claim.price,
+        });
+        let mut node = Node {
+            name: Arc::clone(&claim.name),
+            labels: claim.labels.clone(),
+            annotations: Labels::new(),
+            taints: claim.taints.clone(),
+            allocatable: claim.allocatable.clone(),
+            capacity: claim.capacity.clone(),
+            provider_id: String::new(),
+            ready: true,
+            unschedulable: false,
+            deleting: false,
+            created: self.now,
+        };
+        self.apply_effects_to(&mut node);
+        self.tell(Event::NodeApplied(Box::new(node)));
+    }
+
+    /// The node as the engine's effects have made it.
+    fn apply_effects_to(&self, node: &mut Node) {
+        for effect in &self.log {
+            match effect {
+                Effect::LabelNode { node: name, labels } if *name == node.name => {
+                    node.labels.extend(labels.clone())
+                }
+                Effect::TaintNode { node: name, taint } if *name == node.name => {
+                    node.taints.push(taint.clone())
+                }
+                Effect::UntaintNode { node: name, taint } if *name == node.name => {
+                    node.taints.retain(|kept| kept != taint);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn measure(&mut self, claim: &NodeClaim, gpus: u32) {
+        let mut report = HardwareReport::default();
+        report.identity.vm_id = Fact::Measured(format!("vm-{}", claim.name));
+        report.memory.total_bytes = Fact::Measured(Bytes::gib(62));
+        report.gpus.usable = Fact::Measured(gpus);
+        self.tell(Event::Report { node: Arc::clone(&claim.name), report: Arc::new(report) });
+        if let Some(mut node) = self.engine.nodes.get(&claim.name).cloned() {
+            self.apply_effects_to(&mut node);
+            self.tell(Event::NodeApplied(Box::new(node)));
+        }
+    }
+
+    fn state(&self, claim: &NodeClaim) -> Option<ClaimState> {
+        self.engine.machines().get(&claim.name).map(|machine| machine.claim.state)
+    }
+}
+
+#[test]
+fn a_lone_pod_is_bought_for_at_once_and_once() {
+    let mut driver = Driver::new();
+    driver.pod("a", None);
+    driver.pod("a", None);
+    driver.wait(60);
+    assert_eq!(driver.bought().len(), 1);
+    assert_eq!(&*driver.bought()[0].zone, "z-1", "the cheapest offering");
+}
+
+#[test]
+fn pods_run_only_where_the_hardware_was_verified() {
+    let mut driver = Driver::new();
+    driver.pod("a", None);
+    let claim = driver.bought().remove(0);
+    assert!(claim.taints.iter().any(|taint| taint.key == assay::HARDWARE_UNVERIFIED_TAINT));
+    driver.boot(&claim);
+    assert_eq!(driver.state(&claim), Some(ClaimState::Registered), "ready is not enough");
+    driver.measure(&claim, 1);
+    assert_eq!(driver.state(&claim), Some(ClaimState::Initialized));
+    let node = &driver.engine.nodes[&claim.name];
+    assert!(node.taints.is_empty());
+    assert_eq!(node.label(hardware::VERIFIED), Some("true"));
+    assert_eq!(node.label(hardware::MEMORY_TOTAL_MIB), Some("63488"));
+}
+
+#[test]
+fn a_refused_offering_is_left_alone_and_another_one_is_bought() {
+    let mut driver = Driver::new();
+    driver.pod("a", None);
+    let first = driver.bought().remove(0);
+    let error = LaunchError {
+        failure: LaunchFailure::ZonalAllocationFailed,
+        instance_type: Arc::clone(&first.instance_type),
+        zone: Arc::clone(&first.zone),
+        capacity_type: first.capacity_type,
+        message: "no capacity".to_owned(),
+    };
+    driver.tell(Event::LaunchFailed { claim: first.name, error });
+    driver.wait(30);
+    let zones: Vec<_> = driver.bought().into_iter().map(|claim| claim.zone).collect();
+    assert_eq!(zones, ["z-1".into(), "z-2".into()] as [Arc<str>; 2]);
+}
+
+#[test]
+fn a_machine_that_comes_without_its_gpu_is_replaced_and_given_back() {
+    let mut driver = Driver::new();
+    driver.pod("a", None);
+    let broken = driver.bought().remove(0);
+    driver.boot(&broken);
+    driver.measure(&broken, 0);
+    driver.wait(30);
+    assert_eq!(driver.deleted(), [Arc::clone(&broken.name)], "nothing runs there: it goes at once");
+    assert_eq!(driver.bought().len(), 2, "and another one is bought");
+    assert_eq!(driver.engine.stats().mismatches.get(&MismatchKind::Gpus), Some(&1));
+    assert!(driver.log.iter().any(
+        |effect| matches!(effect, Effect::TaintNode { taint, .. } if taint.key == assay::HARDWARE_MISMATCH_TAINT)
+    ));
+}
+
+#[test]
+fn a_running_pod_moves_only_to_a_place_that_is_ready() {
+    let mut driver = Driver::new();
+    driver.pod("a", None);
+    let old = driver.bought().remove(0);
+    driver.boot(&old);
+    driver.measure(&old, 1);
+    driver.pod("a", Some(&old.name));
+    // The GPU is lost while the pod runs.
+    driver.measure(&old, 0);
+    driver.wait(30);
+    let new = driver.bought().remove(1);
+    let evicted = |driver: &Driver| driver.log.iter().any(|effect| matches!(effect, Effect::EvictPod { .. }));
+    driver.boot(&new);
+    assert!(!evicted(&driver) && driver.deleted().is_empty(), "the new machine is not verified yet");
+    driver.measure(&new, 1);
+    driver.wait(1);
+    assert!(evicted(&driver), "now there is a place");
+    assert!(driver.deleted().is_empty(), "the pod is still there");
+    driver.tell(Event::PodDeleted(PodId::new("default", "a")));
+    driver.wait(1);
+    assert_eq!(driver.deleted(), [old.name]);
+}
+
+#[test]
+fn a_machine_that_never_joins_is_given_back_and_bought_again() {
+    let mut driver = Driver::new();
+    driver.pod("a", None);
+    let lost = driver.bought().remove(0);
+    driver.wait(6 * 60);
+    assert_eq!(driver.deleted(), [lost.name]);
+    assert_eq!(driver.bought().len(), 2);
+}
+
+#[test]
+fn an_empty_machine_goes_once_it_was_quiet_for_long_enough() {
+    let mut driver = Driver::new();
+    driver.pod("a", None);
+    let claim = driver.bought().remove(0);
+    driver.boot(&claim);
+    driver.measure(&claim, 1);
+    driver.pod("a", Some(&claim.name));
+    driver.wait(120);
+    assert!(driver.deleted().is_empty(), "a pod runs there");
+    driver.tell(Event::PodDeleted(PodId::new("default", "a")));
+    driver.wait(29);
+    assert!(driver.deleted().is_empty(), "not quiet for long enough");
+    driver.wait(2);
+    assert_eq!(driver.deleted(), [claim.name]);
+}
+
+#[test]
+fn what_three_machines_showed_changes_the_next_purchase() {
+    let mut driver = Driver::new();
+    for name in ["a", "b", "c"] {
+        driver.pod(name, None);
+        driver.wait(5);
+        let claim = driver.bought().pop().unwrap();
+        assert_eq!(claim.capacity.memory, Bytes::gib(60), "the model's guess");
+        driver.boot(&claim);
+        driver.measure(&claim, 1);
+        driver.pod(name, Some(&claim.name));
+    }
+    driver.pod("d", None);
+    driver.wait(5);
+    assert_eq!(driver.bought().pop().unwrap().capacity.memory, Bytes::gib(62), "what was measured");
+    assert_eq!(driver.engine.stats().learned_purchases, 1);
+}
+
+#[test]
+fn the_same_events_give_the_same_effects() {
+    let run = || {
+        let mut driver = Driver::new();
+        driver.pod("a", None);
+        driver.pod("b", None);
+        driver.wait(20);
+        for claim in driver.bought() {
+            driver.boot(&claim);
+            driver.measure(&claim, 0);
+        }
+        driver.wait(100);
+        driver.log
+    };
+    assert_eq!(run(), run());
+}
+
+#[test]
+fn an_impossible_report_changes_nothing() {
+    let mut driver = Driver::new();
+    driver.pod("a", None);
+    let claim = driver.bought().remove(0);
+    driver.boot(&claim);
+    driver.measure(&claim, 8);
+    assert_eq!(driver.state(&claim), Some(ClaimState::Registered));
+    assert_eq!(driver.engine.stats().quarantined, 1);
+    assert_eq!(driver.engine.nodes[&claim.name].label(hardware::GPU_COUNT), None);
+}
