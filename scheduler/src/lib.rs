@@ -6,4 +6,5 @@
 //!
 //! All deciding is in `assay-core`; here are the drivers and the command line.
 
+pub mod cli;
 pub mod manifest;
