@@ -10,7 +10,7 @@
 //!    |                   Ack, SendFull on control
 //! ```
 //!
-//! `crate::wire` frames and encodes them. Variants are only ever appended: their order is the wire format.
+//! `crate::wire` frames and encodes them. Fields keep their order and variants are only ever appended: that is the wire format.
 
 use std::fmt;
 use std::time::Duration;
@@ -38,6 +38,8 @@ pub mod limits {
     pub const KEEP_ALIVE: Duration = Duration::from_secs(20);
     /// A silent connection is dropped after this: three keep-alives.
     pub const MAX_IDLE: Duration = Duration::from_secs(60);
+    /// The handshake must be complete this long after its first datagram: two retransmissions of a lost one.
+    pub const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
     /// Hello must be complete this long after the handshake.
     pub const AUTH_DEADLINE: Duration = Duration::from_secs(5);
     /// A message stream must be complete this long after it was opened.
@@ -233,11 +235,15 @@ pub enum RefusalReason {
     HandshakeFailed,
     /// Reports came faster than the server takes them.
     TooMany,
+    /// A message of a kind that is unknown, or not expected at that point.
+    UnexpectedKind,
+    /// A datagram that belongs to no connection and opens none.
+    NotQuic,
 }
 
 impl RefusalReason {
     /// Every reason, so that counters exist from the start.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 14] = [
         Self::VersionMismatch,
         Self::NoCredential,
         Self::InvalidCredential,
@@ -250,6 +256,8 @@ impl RefusalReason {
         Self::InvalidNodeName,
         Self::HandshakeFailed,
         Self::TooMany,
+        Self::UnexpectedKind,
+        Self::NotQuic,
     ];
 
     /// The value of the counter's `reason` label.
@@ -268,7 +276,52 @@ impl RefusalReason {
             Self::InvalidNodeName => "invalid_node_name",
             Self::HandshakeFailed => "handshake_failed",
             Self::TooMany => "too_many",
+            Self::UnexpectedKind => "unexpected_kind",
+            Self::NotQuic => "not_quic",
         }
+    }
+}
+
+/// Why one end closed the connection: the application code of QUIC's CONNECTION_CLOSE.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CloseCode {
+    /// The agent leaves.
+    Leaving,
+    /// A newer connection of the same node took its place.
+    Replaced,
+    /// The server stops. The reason phrase is the number of seconds, in decimal, over which its agents should spread
+    /// their return.
+    Stopping,
+    /// The credential expired while connected: connect again with a fresh one.
+    CredentialExpired,
+    /// The server refused; the reason phrase says it for people.
+    Refused(RefusalReason),
+}
+
+impl CloseCode {
+    /// Codes from here on are refusals, in the order of [`RefusalReason::ALL`].
+    const REFUSED: u32 = 16;
+
+    /// The number on the wire.
+    #[must_use]
+    pub const fn number(self) -> u32 {
+        match self {
+            Self::Leaving => 0,
+            Self::Replaced => 1,
+            Self::Stopping => 2,
+            Self::CredentialExpired => 3,
+            Self::Refused(reason) => Self::REFUSED + reason as u32,
+        }
+    }
+
+    /// The code with this number, if there is one.
+    #[must_use]
+    pub fn from_number(number: u64) -> Option<Self> {
+        let refused = RefusalReason::ALL.into_iter().map(Self::Refused);
+        [Self::Leaving, Self::Replaced, Self::Stopping, Self::CredentialExpired]
+            .into_iter()
+            .chain(refused)
+            .find(|code| u64::from(code.number()) == number)
     }
 }
 
@@ -293,6 +346,19 @@ mod tests {
         let mut rebuilt = old;
         apply_sections(&mut rebuilt, sections);
         assert_eq!(rebuilt, new);
+    }
+
+    #[test]
+    fn close_codes_have_numbers_of_their_own() {
+        let refused = RefusalReason::ALL.into_iter().map(CloseCode::Refused);
+        for code in
+            [CloseCode::Leaving, CloseCode::Replaced, CloseCode::Stopping, CloseCode::CredentialExpired]
+                .into_iter()
+                .chain(refused)
+        {
+            assert_eq!(CloseCode::from_number(code.number().into()), Some(code));
+        }
+        assert_eq!(CloseCode::from_number(15), None);
     }
 
     #[test]
