@@ -71,8 +71,12 @@ struct Filled {
     worth: f64,
 }
 
-/// Candidates filled for one decision, at most.
-const FILLED_AT_MOST: usize = 48;
+/// Candidates filled for one decision, at most: the bounds are in order, so later ones rarely win.
+const FILLED_AT_MOST: usize = 24;
+
+/// Kinds of pods considered for one machine, at most, spread evenly over their worth: when nearly every pod is its own kind,
+/// looking at all of them for every machine would cost far more than it saves.
+const KINDS_AT_MOST: usize = 96;
 
 struct Packer<'a, 's> {
     catalog: &'a Catalog<'s>,
@@ -82,6 +86,15 @@ struct Packer<'a, 's> {
     /// Dual price by axis, then the worth of one pod by demand.
     prices: Vec<f64>,
     worth: Vec<f64>,
+    /// Demands of which something was left when prices were last set, the dearest first.
+    active: Vec<usize>,
+}
+
+/// A demand that may still go into the machine being filled.
+struct Open {
+    demand: usize,
+    key: f64,
+    used: u64,
 }
 
 /// Packs `demands`, all of one tier; counts what it buys in `allowance`. Returns the bins and what is left of each demand.
@@ -92,7 +105,8 @@ pub(super) fn pack(
     filling: Filling,
 ) -> (Vec<Bin>, Vec<u64>) {
     let left = demands.iter().map(|demand| demand.count).collect();
-    let mut packer = Packer { catalog, demands, left, filling, prices: Vec::new(), worth: Vec::new() };
+    let mut packer =
+        Packer { catalog, demands, left, filling, prices: Vec::new(), worth: Vec::new(), active: Vec::new() };
     let candidates = packer.candidates();
     let mut usable: Vec<usize> = Vec::new();
     let mut priced_at = f64::INFINITY;
@@ -125,7 +139,10 @@ pub(super) fn pack(
         let mut requirements = Requirements::new();
         for (demand, count) in &filled.counts {
             packer.left[*demand] -= count * repeats;
-            requirements = requirements.intersect(&demands[*demand].requirements);
+            // Equal constraints are shared, and most pods have none.
+            if !demands[*demand].requirements.is_empty() {
+                requirements = requirements.intersect(&demands[*demand].requirements);
+            }
         }
         let pods = filled.counts.iter().map(|(demand, count)| (demands[*demand].class, *count)).collect();
         let bin = Bin { shape: candidate.shape, mask: filled.mask, pods, requirements };
@@ -156,21 +173,21 @@ impl Packer<'_, '_> {
     /// Sets prices and worths for what is left; returns the usable candidates, best bound first.
     fn price(&mut self, candidates: &[Candidate], allowance: &Allowance) -> Vec<usize> {
         let catalog = self.catalog;
+        self.active = (0..self.demands.len()).filter(|index| self.left[*index] > 0).collect();
         let open = |candidate: &Candidate| {
             let shape = &catalog.shapes[candidate.shape];
             allowance.machines(shape.pool, &shape.instance_type.capacity) > 0
-                && self.demands.iter().zip(&self.left).any(|(demand, left)| {
-                    *left > 0
-                        && demand.masks[candidate.shape] & candidate.mask != 0
-                        && fits(&demand.requests, &shape.room)
+                && self.active.iter().any(|index| {
+                    let demand = &self.demands[*index];
+                    demand.masks[candidate.shape] & candidate.mask != 0 && fits(&demand.requests, &shape.room)
                 })
         };
         let mut usable: Vec<usize> =
             (0..candidates.len()).filter(|index| open(&candidates[*index])).collect();
         let mut total = Amounts::from_elem(0, catalog.axes.len());
-        for (demand, left) in self.demands.iter().zip(&self.left) {
-            for (total, one) in total.iter_mut().zip(&demand.requests) {
-                *total = total.saturating_add(one.saturating_mul(*left));
+        for index in &self.active {
+            for (total, one) in total.iter_mut().zip(&self.demands[*index].requests) {
+                *total = total.saturating_add(one.saturating_mul(self.left[*index]));
             }
         }
         let columns: Vec<Column> = usable
@@ -186,7 +203,11 @@ impl Packer<'_, '_> {
                 *price += 1e-3 * average / real(*total);
             }
         }
-        self.worth = self.demands.iter().map(|demand| dot(&self.prices, &demand.requests)).collect();
+        self.worth.resize(self.demands.len(), 0.0);
+        for index in &self.active {
+            self.worth[*index] = dot(&self.prices, &self.demands[*index].requests);
+        }
+        self.active.sort_by(|a, b| self.worth[*b].total_cmp(&self.worth[*a]).then(a.cmp(b)));
         let bound = |index: &usize| {
             let candidate = &candidates[*index];
             let room =
@@ -244,29 +265,39 @@ impl Packer<'_, '_> {
             let shares = demand.requests.iter().zip(&shape.room).filter(|(_, room)| **room > 0);
             shares.map(|(need, room)| real(*need) / real(*room)).fold(0.0, f64::max)
         };
-        let mut open: Vec<(usize, f64)> = (0..self.demands.len())
-            .filter(|index| {
-                let demand = &self.demands[*index];
-                self.left[*index] > 0
-                    && demand.masks[candidate.shape] & candidate.mask != 0
-                    && fits(&demand.requests, &shape.room)
-            })
-            .map(|index| match self.filling {
-                Filling::Largest => (index, share(&self.demands[index])),
-                _ => (index, self.worth[index]),
-            })
-            .collect();
+        let eligible = |index: &usize| {
+            let demand = &self.demands[*index];
+            self.left[*index] > 0
+                && demand.masks[candidate.shape] & candidate.mask != 0
+                && fits(&demand.requests, &shape.room)
+        };
+        let stride = self.active.len().div_ceil(KINDS_AT_MOST).max(1);
+        let mut waiting: Vec<usize> = self.active.iter().copied().step_by(stride).filter(eligible).collect();
+        if stride > 1 && waiting.len() < KINDS_AT_MOST / 4 {
+            waiting = self.active.iter().copied().filter(eligible).collect();
+            let stride = waiting.len().div_ceil(KINDS_AT_MOST).max(1);
+            waiting = waiting.into_iter().step_by(stride).collect();
+        }
+        let open = waiting.into_iter().map(|demand| {
+            let key = match self.filling {
+                Filling::Largest => share(&self.demands[demand]),
+                _ => self.worth[demand],
+            };
+            Open { demand, key, used: 0 }
+        });
+        let mut open: Vec<Open> = open.collect();
         let ordered = matches!(self.filling, Filling::Dearest | Filling::Largest);
         if ordered {
-            open.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
+            open.sort_by(|a, b| a.key.total_cmp(&b.key).then(b.demand.cmp(&a.demand)));
         }
-        let mut used = vec![0_u64; self.demands.len()];
         while !open.is_empty() {
-            let position = if ordered { 0 } else { self.most_aligned(&open, &room, &shape.room) };
-            let index = open[position].0;
+            // The last is taken out fastest: where order counts, the list is sorted with the first to go at its end.
+            let position =
+                if ordered { open.len() - 1 } else { self.most_aligned(&open, &room, &shape.room) };
+            let index = open[position].demand;
             let demand = &self.demands[index];
             let mask = filled.mask & demand.masks[candidate.shape];
-            let most = times(&demand.requests, &room).min(self.left[index] - used[index]);
+            let most = times(&demand.requests, &room).min(self.left[index] - open[position].used);
             let agreed = if demand.loose && mask != 0 && most > 0 {
                 let both = joint.get_or_insert_default().intersect(&demand.requirements);
                 let possible = both.iter().all(|(key, set)| shape.mask_of(key, set) != 0);
@@ -274,29 +305,31 @@ impl Packer<'_, '_> {
             } else {
                 None
             };
-            if most == 0 || mask == 0 || (demand.loose && agreed.is_none()) {
-                open.remove(position);
-                continue;
+            let closed = most == 0 || mask == 0 || (demand.loose && agreed.is_none());
+            if !closed {
+                if agreed.is_some() {
+                    joint = agreed;
+                }
+                // In steps, so that the direction is looked at again while there is still room to correct it.
+                let count = if ordered { most } else { most.div_ceil(4) };
+                take(&mut room, &demand.requests, count);
+                open[position].used += count;
+                filled.mask = mask;
+                filled.worth += self.worth[index] * real(count);
             }
-            if agreed.is_some() {
-                joint = agreed;
-            }
-            // In steps, so that the direction is looked at again while there is still room to correct it.
-            let count = if ordered { most } else { most.div_ceil(4) };
-            take(&mut room, &demand.requests, count);
-            used[index] += count;
-            filled.mask = mask;
-            filled.worth += self.worth[index] * real(count);
-            if used[index] == self.left[index] {
-                open.remove(position);
+            if closed || open[position].used == self.left[index] {
+                let done = open.swap_remove(position);
+                if done.used > 0 {
+                    filled.counts.push((done.demand, done.used));
+                }
             }
         }
-        filled.counts = used.into_iter().enumerate().filter(|(_, count)| *count > 0).collect();
+        filled.counts.sort_unstable();
         filled
     }
 
     /// Position in `open` of the demand that points most where room is left (Panigrahy's dot product).
-    fn most_aligned(&self, open: &[(usize, f64)], room: &[u64], full: &[u64]) -> usize {
+    fn most_aligned(&self, open: &[Open], room: &[u64], full: &[u64]) -> usize {
         let weights: Vec<f64> = (0..room.len())
             .map(|axis| {
                 let full = real(full[axis].max(1));
@@ -308,8 +341,8 @@ impl Packer<'_, '_> {
             })
             .collect();
         let mut best = (f64::NEG_INFINITY, 0);
-        for (position, (index, _)) in open.iter().enumerate() {
-            let score = dot(&weights, &self.demands[*index].requests);
+        for (position, one) in open.iter().enumerate() {
+            let score = dot(&weights, &self.demands[one.demand].requests);
             if score > best.0 {
                 best = (score, position);
             }
