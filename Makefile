@@ -19,13 +19,14 @@ tools: # What the build needs, and how to get it where it is missing.
 build: tools ## Build assay and assay-agent, optimised
 	$(CARGO) build --release --locked -p assay-scheduler -p assay-agent
 
-demo: build ## Survey this machine, run a simulated cluster over real QUIC, show the loop; under a minute
-	target/release/assay demo
+demo: build ## Survey this machine, then plan the example workload; needs no cluster and no cloud
+	target/release/assay-agent survey -o table
+	target/release/assay plan -f docs/examples --explain -o table
 
 test: tools ## Run all tests
 	$(CARGO) test --workspace --locked
 
-bench: tools ## Measure survey, fleet link and solver; prints a table
+bench: tools ## Measure survey and solver; prints a table
 	$(CARGO) run --release --locked -p assay-bench
 
 lint: tools ## Format, clippy and docs, warnings denied

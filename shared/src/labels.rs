@@ -1,6 +1,6 @@
 //! Names of labels, annotations and taints: Kubernetes', Karpenter's, Azure's and Assay's own.
 //!
-//! One constant per name, used everywhere; sources are `docs/labels.md` and the projects' own documentation.
+//! One constant per name, used everywhere.
 
 /// Well-known Kubernetes labels.
 pub mod kubernetes {

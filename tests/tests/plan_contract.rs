@@ -7,13 +7,14 @@ use serde_json::Value;
 
 /// Runs `assay` with `input` on standard input.
 fn assay(arguments: &[&str], input: &str) -> Output {
-    let mut child = Command::new(assay_tests::programs::program("assay-scheduler", "assay").expect("assay builds"))
-        .args(arguments)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("assay starts");
+    let mut child =
+        Command::new(assay_tests::programs::program("assay-scheduler", "assay").expect("assay builds"))
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("assay starts");
     // A program that refuses its arguments may be gone before it reads.
     let _ = child.stdin.take().expect("a pipe").write_all(input.as_bytes());
     child.wait_with_output().expect("assay ends")
@@ -105,7 +106,10 @@ fn bad_input_is_one_line_that_names_the_place_and_exit_2() {
             pool("{template: {spec: {expireAfter: soon}}}"),
             "NodePool p: spec.template.spec.expireAfter: expected a duration such as 30s, 5m, 1h30m, found \"soon\"",
         ),
-        (pool("{weight: 500, template: {spec: {}}}"), "NodePool p: spec.weight: expected 1 to 100, found 500"),
+        (
+            pool("{weight: 500, template: {spec: {}}}"),
+            "NodePool p: spec.weight: expected 1 to 100, found 500",
+        ),
         (format!("{POD}---{POD}"), "-: document 2: Pod a: metadata.name: is given twice"),
     ];
     for (input, expected) in cases {
