@@ -32,7 +32,7 @@ bench: tools ## Measure survey and solver; prints a table
 lint: tools ## Format, clippy and docs, warnings denied
 	$(CARGO) fmt --all -- --check
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
-	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --locked --document-private-items
+	RUSTDOCFLAGS="-D warnings -A rustdoc::private-intra-doc-links" $(CARGO) doc --workspace --no-deps --locked --document-private-items
 
 fmt: tools ## Format the code
 	$(CARGO) fmt --all

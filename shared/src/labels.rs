@@ -99,7 +99,7 @@ pub mod azure {
     pub const AKS_FIPS: &str = "kubernetes.azure.com/fips_enabled";
 }
 
-/// What was measured. Every value fits a Kubernetes label value: see [`label_value`](super::labels::label_value).
+/// What was measured. Every value fits a Kubernetes label value: see `label_value`.
 pub mod hardware {
     /// Prefix of all of them.
     pub const PREFIX: &str = "hardware.assay.dev/";

@@ -1,5 +1,7 @@
 //! The dependency rules of ARCHITECTURE.md, proved from `cargo metadata`: what must never reach what.
 
+#![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test that panics says where")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 

@@ -1,5 +1,7 @@
 //! `assay plan` as a program: its document, its error lines, its exit codes.
 
+#![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test that panics says where")]
+
 use std::io::Write;
 use std::process::{Command, Output, Stdio};
 
