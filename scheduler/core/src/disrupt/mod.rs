@@ -2,8 +2,10 @@
 //!
 //! Data comes in as plain candidates, so that every rule can be told in a table.
 
+mod blockers;
 mod budget;
 mod emptiness;
 
+pub use blockers::blocker;
 pub use budget::allowed_disruptions;
 pub use emptiness::{Candidate, empty_nodes};

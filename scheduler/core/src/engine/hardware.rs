@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use assay_shared::HardwareReport;
 use assay_shared::labels::{assay, hardware, karpenter};
+use assay_shared::report::GpuState;
 
-use super::{Effect, Engine, EventKind, LeaveReason};
+use super::provision::NOMINATION_WINDOW;
+use super::{Condition, ConditionStatus, Effect, Engine, EventKind, LeaveReason, ReportTimeoutPolicy};
 use crate::lifecycle::Step;
 use crate::model::{ClaimState, Labels, MismatchPolicy, Taint, TaintEffect, Timestamp};
 use crate::profile::{self, NETWORK_GRACE, Observation, ProfileKey};
@@ -45,7 +47,8 @@ impl Engine {
                 self.record_event(format!("Node/{node}"), EventKind::Warning, "ImpossibleReport", message);
                 return;
             }
-            Observation::Accepted { memory_changed: Some(memory) } => {
+            Observation::Accepted { memory_changed: Some(memory), .. } => {
+                self.solve_soon(now);
                 let message = format!("{}: memory of a purchase is now {memory}, as measured", bought.name);
                 self.record_event(
                     format!("SkuProfile/{}", bought.name),
@@ -54,7 +57,8 @@ impl Engine {
                     message,
                 );
             }
-            Observation::Accepted { memory_changed: None } => {}
+            Observation::Accepted { memory_changed: None, changed: true } => self.solve_soon(now),
+            Observation::Accepted { .. } => {}
         }
         let Some(machine) = self.machines.get_mut(node) else { return };
         machine.report = Some(Arc::clone(report));
@@ -73,21 +77,22 @@ impl Engine {
         let Some(report) = machine.report.clone() else { return };
         let inactive = machine.network_inactive_since.map_or(Duration::ZERO, |since| now.since(since));
         let bought = Arc::clone(&machine.bought);
-        let mismatches = profile::compare(
-            &report,
-            &bought,
-            &machine.claim.capacity,
-            &machine.claim.requirements,
-            inactive,
-        );
-        let fresh: Vec<_> =
-            mismatches.iter().filter(|mismatch| !machine.mismatches.contains(mismatch)).cloned().collect();
+        // What every machine of the size lacks is no fault of this one, and another would lack it too.
+        let mut counted_on = machine.claim.capacity.clone();
+        let learned = self.profiles.memory_for(&bought.name, self.types.region());
+        counted_on.memory = learned.map_or(counted_on.memory, |learned| learned.min(counted_on.memory));
+        let mismatches =
+            profile::compare(&report, &bought, &counted_on, &machine.claim.requirements, inactive);
+        let fresh = mismatches
+            .iter()
+            .filter(|found| !machine.mismatches.iter().any(|known| known.kind == found.kind));
+        let fresh: Vec<_> = fresh.cloned().collect();
         machine.mismatches.clone_from(&mismatches);
         let first_time =
             !std::mem::replace(&mut machine.verified, mismatches.is_empty()) && mismatches.is_empty();
 
         for condition in profile::conditions(&report, &bought, &mismatches) {
-            self.effects.push(Effect::SetNodeCondition { node: Arc::clone(node), condition });
+            self.set_condition(node, condition);
         }
         let verdict = if mismatches.is_empty() { "true" } else { "false" };
         let verified = Labels::from([(hardware::VERIFIED.to_owned(), verdict.to_owned())]);
@@ -100,6 +105,9 @@ impl Engine {
         }
         for mismatch in &fresh {
             *self.stats.mismatches.entry(mismatch.kind).or_default() += 1;
+            if mismatch.kind.is_health() {
+                self.arrived_unhealthy(now, node);
+            }
             let message = format!("bought {}, found {}", mismatch.expected, mismatch.found);
             self.record_event(format!("Node/{node}"), EventKind::Warning, mismatch.kind.as_str(), message);
         }
@@ -141,9 +149,102 @@ impl Engine {
         labels.extend(profile::sku_label_corrections(report, &known.labels));
         labels.extend(more);
         labels.retain(|key, value| known.labels.get(key) != Some(value));
-        if !labels.is_empty() {
-            self.stats.labels_refined += labels.len() as u64;
+        self.stats.labels_refined += self.set_labels(node, labels);
+    }
+
+    /// Sets the labels that differ from what the node has, and counts them as set.
+    pub(super) fn set_labels(&mut self, node: &Arc<str>, mut labels: Labels) -> u64 {
+        let Some(known) = self.nodes.get_mut(node) else { return 0 };
+        labels.retain(|key, value| known.labels.get(key) != Some(value));
+        let changed = labels.len() as u64;
+        if changed > 0 {
+            known.labels.extend(labels.clone());
             self.effects.push(Effect::LabelNode { node: Arc::clone(node), labels });
+        }
+        changed
+    }
+
+    /// Puts back what was measured where somebody took it off or wrote the catalogue's promise over it.
+    pub(super) fn keep_refined_labels(&mut self, node: &Arc<str>) {
+        let report = self.machines.get(node).and_then(|machine| machine.report.clone());
+        if let Some(report) = report {
+            self.refine_labels(node, &report, Labels::new());
+        }
+    }
+
+    fn set_condition(&mut self, node: &Arc<str>, condition: Condition) {
+        let Some(machine) = self.machines.get_mut(node) else { return };
+        if machine.conditions.get(condition.condition_type) != Some(&condition) {
+            machine.conditions.insert(condition.condition_type, condition.clone());
+            self.effects.push(Effect::SetNodeCondition { node: Arc::clone(node), condition });
+        }
+    }
+
+    /// Remembers that an offering delivered a broken machine, so that the next draws are made elsewhere.
+    fn arrived_unhealthy(&mut self, now: Timestamp, node: &Arc<str>) {
+        let Some(machine) = self.machines.get(node) else { return };
+        let (size, zone) = (Arc::clone(&machine.claim.instance_type), Arc::clone(&machine.claim.zone));
+        self.profiles.arrived_unhealthy(&size, &zone, now);
+        if let Some(until) = self.profiles.avoided_until(&size, &zone, now) {
+            self.recoveries.insert(until);
+            self.wake(until);
+        }
+    }
+
+    /// Plans anew once an offering may be tried again that delivered broken machines.
+    pub(super) fn retry_recovered(&mut self, now: Timestamp) {
+        let later = self.recoveries.split_off(&Timestamp(now.0.saturating_add(1)));
+        if !std::mem::replace(&mut self.recoveries, later).is_empty() {
+            self.solve_soon(now);
+        }
+    }
+
+    /// A GPU fell away: the last report less one GPU, until the next one says the same.
+    pub(super) fn gpu_lost(&mut self, now: Timestamp, node: &Arc<str>, pci_address: &str, reason: &str) {
+        let Some(report) = self.machines.get(node).and_then(|machine| machine.report.clone()) else { return };
+        let mut report = HardwareReport::clone(&report);
+        let lost = report.gpus.devices.measured_mut().into_iter().flatten().find(|gpu| {
+            gpu.state == GpuState::Usable && gpu.pci_address.measured().is_some_and(|at| at == pci_address)
+        });
+        let Some(lost) = lost else { return };
+        lost.state = GpuState::Lost;
+        lost.reason = Some(reason.to_owned());
+        if let Some(usable) = report.gpus.usable.measured_mut() {
+            *usable = usable.saturating_sub(1);
+        }
+        self.report(now, node, &Arc::new(report));
+    }
+
+    /// Nodes that joined and never reported: used unmeasured, or given back, as the settings say.
+    pub(super) fn settle_silent(&mut self, now: Timestamp) {
+        let limit = self.settings.report_timeout;
+        let silent = self.machines.iter().filter(|(_, machine)| {
+            machine.claim.state == ClaimState::Registered
+                && machine.report.is_none()
+                && !machine.verified
+                && !machine.is_leaving()
+                && now.since(machine.since) >= limit
+        });
+        let silent: Vec<_> = silent.map(|(name, _)| Arc::clone(name)).collect();
+        for node in silent {
+            let message = format!("no hardware report within {} s", limit.as_secs());
+            let object = format!("Node/{node}");
+            self.record_event(object, EventKind::Warning, "HardwareReportTimeout", message.clone());
+            if self.settings.report_timeout_policy == ReportTimeoutPolicy::Replace {
+                self.leave(now, &node, LeaveReason::Overdue);
+                continue;
+            }
+            let condition = Condition {
+                condition_type: "HardwareMatchesClaim",
+                status: ConditionStatus::Unknown,
+                reason: "ReportTimeout",
+                message,
+            };
+            self.set_condition(&node, condition);
+            if let Some(machine) = self.machines.get_mut(&node) {
+                machine.verified = true;
+            }
+            self.effects.push(Effect::UntaintNode { node, taint: unverified_taint() });
         }
     }
 
@@ -162,7 +263,8 @@ impl Engine {
                 machine.quiet_since = now;
             }
             let labels = Labels::from([(karpenter::INITIALIZED.to_owned(), "true".to_owned())]);
-            self.effects.push(Effect::LabelNode { node: name, labels });
+            self.set_labels(&name, labels);
+            self.wake(now + NOMINATION_WINDOW);
             self.wake(now);
         }
     }
@@ -172,7 +274,7 @@ impl Engine {
         let verified = self.nodes.get(node).and_then(|node| node.label(hardware::VERIFIED));
         if verified == Some("true") {
             let labels = Labels::from([(hardware::VERIFIED.to_owned(), "stale".to_owned())]);
-            self.effects.push(Effect::LabelNode { node: Arc::clone(node), labels });
+            self.set_labels(node, labels);
         }
     }
 }

@@ -62,6 +62,10 @@ pub struct Settings {
     pub batch_idle: Duration,
     /// But never longer than this.
     pub batch_max: Duration,
+    /// How long a node that has joined may take to report its hardware.
+    pub report_timeout: Duration,
+    /// What happens when it does not.
+    pub report_timeout_policy: ReportTimeoutPolicy,
     /// How the solver works.
     pub solve: SolveOptions,
     /// Makes names of claims differ between clusters and restarts.
@@ -74,10 +78,22 @@ impl Default for Settings {
         Self {
             batch_idle: Duration::from_secs(1),
             batch_max: Duration::from_secs(10),
+            report_timeout: Duration::from_secs(5 * 60),
+            report_timeout_policy: ReportTimeoutPolicy::Trust,
             solve: SolveOptions::default(),
             seed: 0,
         }
     }
+}
+
+/// What happens to a node that joined and never reports its hardware.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum ReportTimeoutPolicy {
+    /// It is used unmeasured: a broken agent must not keep a cluster from growing.
+    #[default]
+    Trust,
+    /// It is given back, and its pods are planned anew.
+    Replace,
 }
 
 /// A claim and what is known beyond it.
@@ -99,6 +115,8 @@ pub struct Machine {
     pub verified: bool,
     /// In what it is less than what was bought.
     pub mismatches: Vec<Mismatch>,
+    /// Its hardware conditions as they were last set.
+    pub conditions: BTreeMap<&'static str, Condition>,
     /// Since when the fast path of its network is off.
     pub network_inactive_since: Option<Timestamp>,
     /// Since when no pod came or went.
@@ -144,6 +162,8 @@ pub struct Engine {
     machines: BTreeMap<Arc<str>, Machine>,
     /// Where each pod that is not bound yet is expected to run.
     nominations: BTreeMap<PodId, Arc<str>>,
+    /// When each nomination was made.
+    nominated_at: BTreeMap<PodId, Timestamp>,
     /// Pods already reported as unschedulable, with what was said, so that it is said once.
     reported: BTreeMap<PodId, String>,
     unavailable: Unavailable,
@@ -151,6 +171,8 @@ pub struct Engine {
     batch: Option<(Timestamp, Timestamp)>,
     /// When something next becomes due for a reason other than the batch.
     wakeups: BTreeSet<Timestamp>,
+    /// When offerings that delivered broken machines may be tried again.
+    recoveries: BTreeSet<Timestamp>,
     names_given: u64,
     /// Cost of machines that are gone, in billionths of a dollar times milliseconds per hour.
     spent: u128,
@@ -173,10 +195,12 @@ impl Engine {
             daemon_sets: BTreeMap::new(),
             machines: BTreeMap::new(),
             nominations: BTreeMap::new(),
+            nominated_at: BTreeMap::new(),
             reported: BTreeMap::new(),
             unavailable: Unavailable::default(),
             batch: None,
             wakeups: BTreeSet::new(),
+            recoveries: BTreeSet::new(),
             names_given: 0,
             spent: 0,
             stats: Stats::default(),
@@ -188,9 +212,14 @@ impl Engine {
     #[must_use = "effects that are not carried out are lost"]
     pub fn advance(&mut self, now: Timestamp) -> Vec<Effect> {
         self.wakeups = self.wakeups.split_off(&Timestamp(now.0.saturating_add(1)));
-        self.unavailable.expire(now);
+        if self.unavailable.expire(now) {
+            self.solve_soon(now);
+        }
         self.release_overdue(now);
+        self.retry_recovered(now);
+        self.settle_silent(now);
         self.initialize_ready(now);
+        self.expire_nominations(now);
         self.verify_networks(now);
         self.provision_if_due(now);
         self.drain_leaving(now);

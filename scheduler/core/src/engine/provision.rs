@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::hardware::unverified_taint;
 use super::record::labels_of;
@@ -11,11 +12,35 @@ use crate::catalog::InstanceType;
 use crate::check::check;
 use crate::lifecycle::Step;
 use crate::model::{
-    ClaimState, NodeClaim, NodeClass, Plan, PlannedClaim, Pod, PodPhase, Snapshot, Timestamp, Unschedulable,
+    ClaimState, NodeClaim, NodeClass, Plan, PlannedClaim, Pod, PodId, PodPhase, Snapshot, Timestamp,
+    Unschedulable,
 };
 use crate::solve::solve;
 
+/// How long a pod may take to be bound to a ready node it was nominated to (Karpenter's window: twice the longest batch).
+pub(super) const NOMINATION_WINDOW: Duration = Duration::from_secs(20);
+
 impl Engine {
+    /// Drops nominations that the cluster's scheduler did not follow although the node is ready: the pod is planned anew.
+    pub(super) fn expire_nominations(&mut self, now: Timestamp) {
+        self.nominated_at.retain(|pod, _| self.nominations.contains_key(pod));
+        let over = self.nominations.iter().filter(|(id, target)| {
+            let waits = self.pods.get(id).is_none_or(|pod| pod.node.is_none());
+            let ready_since = match self.machines.get(*target) {
+                Some(machine) if machine.claim.state == ClaimState::Initialized => machine.since,
+                Some(_) => return false,
+                None => Timestamp::default(),
+            };
+            let since = self.nominated_at.get(id).copied().unwrap_or_default().max(ready_since);
+            waits && now >= since + NOMINATION_WINDOW
+        });
+        let over: Vec<PodId> = over.map(|(pod, _)| pod.clone()).collect();
+        for pod in over {
+            self.nominations.remove(&pod);
+            self.solve_soon(now);
+        }
+    }
+
     /// Notes that there may be something to solve.
     pub(super) fn solve_soon(&mut self, now: Timestamp) {
         let first = self.batch.map_or(now, |(first, _)| first);
@@ -110,7 +135,7 @@ impl Engine {
             pools: self.pools.values().cloned().collect(),
             instance_types: classes
                 .iter()
-                .map(|class| (class.name.clone(), Arc::new(self.instance_types(class))))
+                .map(|class| (class.name.clone(), Arc::new(self.instance_types(now, class))))
                 .collect(),
             classes,
         }
@@ -138,20 +163,23 @@ impl Engine {
         classes.into_values().collect()
     }
 
-    /// What could be bought for a class: the catalogue, refined by the profiles, without what the cloud refused.
-    fn instance_types(&self, class: &NodeClass) -> Vec<InstanceType> {
+    /// What could be bought for a class: the catalogue, refined by the profiles, without what the cloud refused or keeps
+    /// delivering broken.
+    fn instance_types(&self, now: Timestamp, class: &NodeClass) -> Vec<InstanceType> {
         let measured = |sku: &str| self.profiles.memory_for(sku, self.types.region());
         let mut types = self.types.for_class(class, &measured);
         for instance_type in &mut types {
+            self.profiles.refine(instance_type, self.types.region());
             self.unavailable.apply(instance_type);
         }
+        self.profiles.avoid_unhealthy(&mut types, now);
         types
     }
 
     fn carry_out(&mut self, now: Timestamp, snapshot: &Snapshot, plan: Plan) {
         for assignment in plan.existing {
             for pod in assignment.pods {
-                self.nominate(pod, &assignment.name);
+                self.nominate(now, pod, &assignment.name);
             }
         }
         for planned in plan.claims {
@@ -162,9 +190,11 @@ impl Engine {
         }
     }
 
-    fn nominate(&mut self, pod: crate::model::PodId, target: &Arc<str>) {
+    fn nominate(&mut self, now: Timestamp, pod: PodId, target: &Arc<str>) {
         self.reported.remove(&pod);
         self.nominations.insert(pod.clone(), Arc::clone(target));
+        self.nominated_at.insert(pod.clone(), now);
+        self.wake(now + NOMINATION_WINDOW);
         self.effects.push(Effect::NominatePod { pod, target: Arc::clone(target) });
     }
 
@@ -227,6 +257,7 @@ impl Engine {
                 report: None,
                 verified: false,
                 mismatches: Vec::new(),
+                conditions: BTreeMap::new(),
                 network_inactive_since: None,
                 quiet_since: now,
                 leaving: None,
@@ -234,7 +265,7 @@ impl Engine {
         );
         self.step(now, &name, Step::AskedFor);
         for pod in planned.pods {
-            self.nominate(pod, &name);
+            self.nominate(now, pod, &name);
         }
     }
 

@@ -112,6 +112,8 @@ impl Engine {
         }
         if let Some(node) = self.pods.remove(id).and_then(|pod| pod.node) {
             self.touch(now, &node);
+            // There is room now for a pod that found none.
+            self.solve_soon(now);
         }
     }
 
@@ -130,11 +132,13 @@ impl Engine {
             .get_mut(&name)
             .is_some_and(|machine| machine.claim.node.replace(Arc::clone(&name)).is_none());
         self.nodes.insert(Arc::clone(&name), node);
+        self.keep_refined_labels(&name);
         if joined {
             self.stats.joined += 1;
             self.step(now, &name, Step::Joined);
             let registered = Labels::from([(karpenter::REGISTERED.to_owned(), "true".to_owned())]);
-            self.effects.push(Effect::LabelNode { node: Arc::clone(&name), labels: registered });
+            self.set_labels(&name, registered);
+            self.wake(now + self.settings.report_timeout);
         }
         self.wake(now);
     }
@@ -171,6 +175,8 @@ impl Engine {
     fn instance_gone(&mut self, now: Timestamp, claim: &str) {
         let Some(machine) = self.machines.remove(claim) else { return };
         self.spent += machine.spent(now);
+        // Its share of a limit is free again.
+        self.solve_soon(now);
         self.forget_nominations(now, claim);
         if !machine.is_leaving() {
             let message = "the VM is gone without our asking".to_owned();
@@ -198,7 +204,10 @@ impl Engine {
                 let when = if event.not_before.is_empty() { "now" } else { &event.not_before };
                 ("ScheduledEvent", format!("{:?}, not before {when}", event.event_type))
             }
-            Notice::GpuLost { pci_address, reason } => ("GPULost", format!("GPU {pci_address}: {reason}")),
+            Notice::GpuLost { pci_address, reason } => {
+                self.gpu_lost(now, node, pci_address, reason);
+                ("GPULost", format!("GPU {pci_address}: {reason}"))
+            }
         };
         self.record_event(format!("Node/{node}"), EventKind::Warning, reason, message);
     }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use assay_shared::labels::karpenter;
 
 use super::{Effect, Engine, EventKind, Machine};
-use crate::disrupt::{Candidate, allowed_disruptions, empty_nodes};
+use crate::disrupt::{Candidate, allowed_disruptions, blocker, empty_nodes};
 use crate::lifecycle::{self, Step};
 use crate::model::{ClaimState, NodePool, Pod, PodId, Taint, TaintEffect, Timestamp};
 
@@ -99,6 +99,8 @@ impl Engine {
             lifecycle::deadline(machine.claim.state)
                 .is_some_and(|deadline| now.since(machine.since) >= deadline)
         });
+        // A node that serves pods although it was never found ready is not taken from under them.
+        let overdue = overdue.filter(|(name, _)| self.pods_on(name).next().is_none());
         let overdue: Vec<_> = overdue.map(|(name, _)| Arc::clone(name)).collect();
         for name in overdue {
             self.release(now, &name, LeaveReason::Overdue);
@@ -143,6 +145,11 @@ impl Engine {
                 self.release(now, &name, reason);
                 continue;
             }
+            // A pool that limits how long draining may take lets nothing hold its machines for ever.
+            let patient = self.pools.get(&pool).is_none_or(|pool| pool.termination_grace_period.is_none());
+            if !reason.is_forced() && patient && self.blocker(&name, now).is_some() {
+                continue;
+            }
             let going = draining.entry(pool.clone()).or_default();
             let allowed = self.pools.get(&pool).map_or(0, |pool| self.allowed(pool, reason));
             if !reason.is_forced() && *going >= allowed {
@@ -157,6 +164,12 @@ impl Engine {
                 }
             }
         }
+    }
+
+    /// What forbids disrupting a machine now.
+    fn blocker(&self, claim: &str, now: Timestamp) -> Option<String> {
+        let here = self.pods.values().filter(|pod| pod.node.as_deref() == Some(claim) && pod.uses_node());
+        blocker(self.nodes.get(claim)?, here, now)
     }
 
     /// Whether the place a pod is to move to could take it now.
@@ -188,9 +201,7 @@ impl Engine {
                 (steady && machine.claim.pool == pool.name).then(|| Candidate {
                     claim: Arc::clone(name),
                     needed_by: needed.get(&**name).copied().unwrap_or(0),
-                    protected: self.nodes.get(name).is_some_and(|node| {
-                        node.annotations.get(karpenter::DO_NOT_DISRUPT).is_some_and(|value| value == "true")
-                    }),
+                    protected: self.blocker(name, now).is_some(),
                     quiet_since: machine.quiet_since,
                 })
             };

@@ -339,3 +339,147 @@ fn an_impossible_report_changes_nothing() {
     assert_eq!(driver.engine.stats().quarantined, 1);
     assert_eq!(driver.engine.nodes[&claim.name].label(hardware::GPU_COUNT), None);
 }
+
+#[test]
+fn repeated_events_change_nothing() {
+    let mut driver = Driver::new();
+    driver.pod("a", None);
+    let claim = driver.bought().remove(0);
+    driver.boot(&claim);
+    driver.measure(&claim, 1);
+    driver.pod("a", Some(&claim.name));
+    driver.wait(60);
+    let before = driver.log.len();
+    driver.boot(&claim);
+    driver.measure(&claim, 1);
+    driver.pod("a", Some(&claim.name));
+    driver.wait(60);
+    assert_eq!(driver.log[before..], []);
+}
+
+#[test]
+fn a_silent_agent_holds_a_node_up_only_for_so_long() {
+    let mut driver = Driver::new();
+    driver.pod("a", None);
+    let claim = driver.bought().remove(0);
+    driver.boot(&claim);
+    driver.wait(299);
+    assert_eq!(driver.state(&claim), Some(ClaimState::Registered));
+    driver.wait(2);
+    assert_eq!(driver.state(&claim), Some(ClaimState::Initialized));
+    assert!(driver.log.iter().any(|effect| matches!(
+        effect,
+        Effect::SetNodeCondition { condition, .. } if condition.reason == "ReportTimeout"
+    )));
+    assert!(driver.deleted().is_empty() && driver.bought().len() == 1, "silence deletes nothing");
+}
+
+#[test]
+fn a_silent_node_is_replaced_where_the_operator_says_so() {
+    let mut driver = Driver::new();
+    driver.engine.settings.report_timeout_policy = ReportTimeoutPolicy::Replace;
+    driver.pod("a", None);
+    let claim = driver.bought().remove(0);
+    driver.boot(&claim);
+    driver.wait(310);
+    assert_eq!(driver.deleted(), [claim.name]);
+    assert_eq!(driver.bought().len(), 2);
+}
+
+#[test]
+fn an_agent_that_goes_away_makes_its_facts_stale_and_nothing_else() {
+    let mut driver = Driver::new();
+    driver.pod("a", None);
+    let claim = driver.bought().remove(0);
+    driver.boot(&claim);
+    driver.measure(&claim, 1);
+    driver.pod("a", Some(&claim.name));
+    let before = driver.log.len();
+    driver.tell(Event::AgentLost { node: Arc::clone(&claim.name) });
+    driver.tell(Event::AgentLost { node: Arc::clone(&claim.name) });
+    driver.wait(3600);
+    let stale = Labels::from([(hardware::VERIFIED.to_owned(), "stale".to_owned())]);
+    assert_eq!(driver.log[before..], [Effect::LabelNode { node: Arc::clone(&claim.name), labels: stale }]);
+    driver.measure(&claim, 1);
+    assert_eq!(driver.engine.nodes[&claim.name].label(hardware::VERIFIED), Some("true"), "it came back");
+}
+
+#[test]
+fn a_pod_that_is_not_bound_to_its_ready_node_is_planned_anew() {
+    let mut driver = Driver::new();
+    driver.pod("a", None);
+    let claim = driver.bought().remove(0);
+    driver.boot(&claim);
+    driver.measure(&claim, 1);
+    // Somebody else took the GPU, so the cluster's scheduler cannot bind the pod.
+    driver.pod("other", Some(&claim.name));
+    driver.wait(19);
+    assert_eq!(driver.bought().len(), 1);
+    driver.wait(5);
+    assert_eq!(driver.bought().len(), 2);
+}
+
+#[test]
+fn a_zone_that_keeps_delivering_broken_machines_is_left_alone() {
+    let mut driver = Driver::new();
+    driver.pod("a", None);
+    for _ in 0..3 {
+        let broken = driver.bought().pop().unwrap();
+        assert_eq!(&*broken.zone, "z-1");
+        driver.boot(&broken);
+        driver.measure(&broken, 0);
+        driver.tell(Event::InstanceGone { claim: Arc::clone(&broken.name) });
+        driver.tell(Event::NodeDeleted(broken.name));
+        driver.wait(5);
+    }
+    assert_eq!(&*driver.bought().pop().unwrap().zone, "z-2");
+    assert_eq!(driver.bought().len(), 4);
+}
+
+#[test]
+fn a_lost_gpu_is_acted_on_before_the_next_report() {
+    use assay_shared::protocol::Notice;
+    use assay_shared::report::{GpuDevice, GpuState};
+    let mut driver = Driver::new();
+    driver.pod("a", None);
+    let claim = driver.bought().remove(0);
+    driver.boot(&claim);
+    let mut report = HardwareReport::default();
+    report.memory.total_bytes = Fact::Measured(Bytes::gib(62));
+    report.gpus.usable = Fact::Measured(1);
+    let address = "0001:00:00.0".to_owned();
+    let gpu = GpuDevice {
+        pci_address: Fact::Measured(address.clone()),
+        state: GpuState::Usable,
+        ..GpuDevice::default()
+    };
+    report.gpus.devices = Fact::Measured(vec![gpu]);
+    driver.tell(Event::Report { node: Arc::clone(&claim.name), report: Arc::new(report) });
+    let notice = Notice::GpuLost { pci_address: address, reason: "Xid 79".to_owned() };
+    for _ in 0..2 {
+        driver.tell(Event::Notice { node: Arc::clone(&claim.name), notice: notice.clone() });
+    }
+    assert_eq!(driver.engine.stats().mismatches.get(&MismatchKind::Gpus), Some(&1));
+    assert_eq!(driver.engine.machines()[&claim.name].leaving, Some(LeaveReason::WrongHardware));
+}
+
+#[test]
+fn a_protected_pod_keeps_its_node() {
+    let mut driver = Driver::new();
+    driver.pod("a", None);
+    let old = driver.bought().remove(0);
+    driver.boot(&old);
+    driver.measure(&old, 1);
+    driver.pod("a", Some(&old.name));
+    let mut pod = driver.engine.pods.values().next().cloned().unwrap();
+    let keep = (karpenter::DO_NOT_DISRUPT.to_owned(), "true".to_owned());
+    pod.annotations = Arc::new(Labels::from([keep]));
+    driver.tell(Event::PodApplied(Box::new(pod)));
+    driver.measure(&old, 0);
+    driver.wait(5);
+    let new = driver.bought().remove(1);
+    driver.boot(&new);
+    driver.measure(&new, 1);
+    driver.wait(600);
+    assert!(!driver.log.iter().any(|effect| matches!(effect, Effect::EvictPod { .. })));
+}

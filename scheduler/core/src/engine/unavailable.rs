@@ -59,9 +59,11 @@ impl Unavailable {
         self.entries.push(Entry { until: now + wait, ..entry });
     }
 
-    /// Forgets what is over.
-    pub(super) fn expire(&mut self, now: Timestamp) {
+    /// Forgets what is over; says whether anything was.
+    pub(super) fn expire(&mut self, now: Timestamp) -> bool {
+        let before = self.entries.len();
         self.entries.retain(|entry| entry.until > now);
+        self.entries.len() < before
     }
 
     /// When the next one is over.

@@ -51,6 +51,13 @@ pub enum MismatchKind {
 }
 
 impl MismatchKind {
+    /// Whether it tells of broken hardware behind an offering. Memory is what the profile learns, a broken requirement was
+    /// only a chance.
+    #[must_use]
+    pub const fn is_health(self) -> bool {
+        matches!(self, Self::Gpus | Self::Cpus | Self::AcceleratedNetworking | Self::LocalStorage)
+    }
+
     /// The value of the metric's `kind` label, and the reason of the condition.
     #[must_use]
     pub const fn as_str(self) -> &'static str {

@@ -9,6 +9,7 @@
 //!   by more than [`AGREEMENT_PER_MILLE`] is an outlier until a quorum of VMs says the same.
 //! - What cannot be (more than the size has, by more than tolerance) is quarantined and counted.
 
+mod health;
 mod mismatch;
 mod refine;
 mod store;
@@ -16,6 +17,6 @@ mod store;
 pub use mismatch::{Mismatch, MismatchKind, NETWORK_GRACE, compare, conditions};
 pub use refine::{hardware_labels, sku_label_corrections};
 pub use store::{
-    AGREEMENT_PER_MILLE, ImportError, KIND, Observation, PROFILES_KEPT, ProfileKey, ProfileStore, QUORUM,
-    Quarantine, SAMPLES_KEPT, Sample, SkuProfile,
+    AGREEMENT_PER_MILLE, CURRENT_IMAGE, ImportError, KIND, Observation, PROFILES_KEPT, ProfileKey,
+    ProfileStore, QUORUM, Quarantine, SAMPLES_KEPT, Sample, SkuProfile,
 };

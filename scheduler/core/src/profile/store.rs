@@ -1,15 +1,20 @@
 //! The profiles and the rules of what changes them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
 
 use assay_shared::HardwareReport;
-use assay_shared::report::{AcceleratedNetworking, InterfaceRole, IsaLevel};
+use assay_shared::labels::hardware;
 use assay_shared::units::Bytes;
 use serde::{Deserialize, Serialize};
 
+use super::hardware_labels;
+use super::health::Health;
 use crate::catalog::InstanceType;
-use crate::model::Timestamp;
+use crate::model::{Labels, Timestamp};
+use crate::requirement::ValueSet;
 
 /// Distinct VMs that must have reported before a profile speaks.
 pub const QUORUM: usize = 3;
@@ -20,6 +25,8 @@ pub const AGREEMENT_PER_MILLE: u64 = 5;
 pub const SAMPLES_KEPT: usize = 64;
 /// Profiles kept; Azure has about 1,400 sizes, a cluster uses a few dozen on a few images.
 pub const PROFILES_KEPT: usize = 4096;
+/// An image that was not seen for this long while others were is not bought any more.
+pub const CURRENT_IMAGE: Duration = Duration::from_secs(3600);
 /// How far a report may exceed what the size has before it is impossible, in thousandths. HB120rs_v3 really has 456 GiB where
 /// the catalogue says 448 (1.8 %), ND96isr_MI300X_v5 1,900 for 1,850 (2.7 %).
 const EXCESS_PER_MILLE: u64 = 50;
@@ -54,38 +61,20 @@ pub struct Sample {
     pub installed: Option<Bytes>,
     /// RAM the kernel has.
     pub total: Option<Bytes>,
-    /// CPU model.
-    pub cpu_model: Option<String>,
-    /// x86-64 level.
-    pub isa_level: Option<IsaLevel>,
-    /// GPUs that work.
-    pub gpus_usable: Option<u32>,
-    /// State of accelerated networking.
-    pub accelerated_networking: Option<AcceleratedNetworking>,
-    /// Driver of the fast path, or of the synthetic interface.
-    pub network_driver: Option<String>,
+    /// The `hardware.assay.dev/*` labels it would get, memory apart.
+    pub labels: Labels,
 }
 
 impl Sample {
     /// What `report` says about the things a profile keeps.
     #[must_use]
     pub fn from_report(vm: &str, seen: Timestamp, report: &HardwareReport) -> Self {
-        let interfaces = report.network.interfaces.measured();
-        let driver_of = |role| {
-            let interface = interfaces?.iter().find(|interface| interface.role == role)?;
-            interface.driver.measured().cloned()
-        };
-        Self {
-            vm: vm.to_owned(),
-            seen,
-            installed: report.memory.installed_bytes.get(),
-            total: report.memory.total_bytes.get(),
-            cpu_model: report.cpu.model.measured().cloned(),
-            isa_level: report.cpu.isa_level.get(),
-            gpus_usable: report.gpus.usable.get(),
-            accelerated_networking: report.network.accelerated_networking.get(),
-            network_driver: driver_of(InterfaceRole::Vf).or_else(|| driver_of(InterfaceRole::Synthetic)),
-        }
+        let mut labels = hardware_labels(report);
+        // Kept as numbers above: no two machines need to agree on them to the mebibyte.
+        labels.remove(hardware::MEMORY_INSTALLED_MIB);
+        labels.remove(hardware::MEMORY_TOTAL_MIB);
+        let (installed, total) = (report.memory.installed_bytes.get(), report.memory.total_bytes.get());
+        Self { vm: vm.to_owned(), seen, installed, total, labels }
     }
 }
 
@@ -99,6 +88,9 @@ pub struct SkuProfile {
     pub quarantined: u64,
     /// One sample per VM, oldest first, at most [`SAMPLES_KEPT`].
     samples: Vec<Sample>,
+    /// Memory that purchases count on, and since when.
+    #[serde(default)]
+    settled: Option<(Bytes, Timestamp)>,
 }
 
 impl SkuProfile {
@@ -120,21 +112,32 @@ impl SkuProfile {
         if self.samples.len() == SAMPLES_KEPT {
             self.samples.remove(0);
         }
+        let now = sample.seen;
         self.samples.push(sample);
+        let Some(agreed) = quorum_memory(self.samples.iter()) else { return };
+        match self.settled {
+            Some((memory, _)) if agreed == memory => {}
+            // Upwards only when a quorum that reported since says so: one VM that changes its mind raises nothing.
+            Some((memory, since)) if agreed > memory => {
+                let recent = quorum_memory(self.samples.iter().filter(|sample| sample.seen > since));
+                if recent.is_some_and(|recent| recent > memory) {
+                    self.settled = Some((agreed, now));
+                }
+            }
+            _ => self.settled = Some((agreed, now)),
+        }
     }
 
     /// Kernel memory to count on: the smallest total that [`QUORUM`] distinct VMs agree on, each within
     /// [`AGREEMENT_PER_MILLE`]. `None` before that.
-    ///
-    /// Walking up from the smallest, a total that fewer than a quorum share is one machine's affair and is skipped.
     #[must_use]
     pub fn memory(&self) -> Option<Bytes> {
-        let mut totals: Vec<u64> = self.samples.iter().filter_map(|sample| Some(sample.total?.0)).collect();
-        totals.sort_unstable();
-        totals.windows(QUORUM).find_map(|agreeing| {
-            let (least, most) = (*agreeing.first()?, *agreeing.last()?);
-            (most - least <= least / 1000 * AGREEMENT_PER_MILLE).then_some(Bytes(least))
-        })
+        self.settled.map(|(memory, _)| memory)
+    }
+
+    /// When a VM was last seen.
+    fn last_seen(&self) -> Option<Timestamp> {
+        self.samples.last().map(|sample| sample.seen)
     }
 
     /// How many VMs showed each value of something, by value.
@@ -146,14 +149,17 @@ impl SkuProfile {
         }
         counts
     }
+}
 
-    /// The value that every VM showed, once a quorum has; `None` where they differ.
-    #[must_use]
-    pub fn unanimous<V: Ord>(&self, value: impl Fn(&Sample) -> Option<V>) -> Option<V> {
-        let counts = self.count_by(value);
-        let [(value, vms)] = counts.into_iter().collect::<Vec<_>>().try_into().ok()?;
-        (vms >= QUORUM).then_some(value)
-    }
+/// The smallest total that [`QUORUM`] VMs agree on. Walking up from the smallest, a total that fewer share is one machine's
+/// affair and is skipped.
+fn quorum_memory<'s>(samples: impl Iterator<Item = &'s Sample>) -> Option<Bytes> {
+    let mut totals: Vec<u64> = samples.filter_map(|sample| Some(sample.total?.0)).collect();
+    totals.sort_unstable();
+    totals.windows(QUORUM).find_map(|agreeing| {
+        let (least, most) = (*agreeing.first()?, *agreeing.last()?);
+        (most - least <= least / 1000 * AGREEMENT_PER_MILLE).then_some(Bytes(least))
+    })
 }
 
 /// What became of a report.
@@ -163,6 +169,8 @@ pub enum Observation {
     Accepted {
         /// Memory the profile now counts on, where that changed.
         memory_changed: Option<Bytes>,
+        /// Whether anything that purchases count on changed: memory, or labels that all machines of the size share.
+        changed: bool,
     },
     /// It cannot be, and was put aside.
     Quarantined(Quarantine),
@@ -217,6 +225,8 @@ pub enum Quarantine {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ProfileStore {
     profiles: BTreeMap<ProfileKey, SkuProfile>,
+    /// Bad arrivals by size and zone. Not exported: it is forgotten within hours anyway.
+    health: BTreeMap<(Arc<str>, Arc<str>), Health>,
     /// Counts changes, so that what was derived can be told from what is stale.
     revision: u64,
 }
@@ -301,38 +311,100 @@ impl ProfileStore {
                 self.profiles.iter().min_by_key(|(_, profile)| profile.reports).map(|(key, _)| key.clone());
             least.map(|key| self.profiles.remove(&key));
         }
+        self.revision += 1;
         let profile = self.profiles.entry(key.clone()).or_default();
         if let Some(quarantine) = impossible {
             profile.quarantined = profile.quarantined.saturating_add(1);
             return Observation::Quarantined(quarantine);
         }
         let before = profile.memory();
-        profile.add(Sample::from_report(vm, now, report));
-        let after = profile.memory();
-        self.revision += 1;
-        Observation::Accepted { memory_changed: after.filter(|_| after != before) }
+        let labels_before = self.shared_labels(&key.sku, &key.region);
+        if let Some(profile) = self.profiles.get_mut(key) {
+            profile.add(Sample::from_report(vm, now, report));
+        }
+        let after = self.profiles.get(key).and_then(SkuProfile::memory);
+        let memory_changed = after.filter(|_| after != before);
+        let changed = memory_changed.is_some() || labels_before != self.shared_labels(&key.sku, &key.region);
+        Observation::Accepted { memory_changed, changed }
     }
 
-    /// Kernel memory to count on for the next purchase of `sku` in `region`: what the most recently seen image showed.
+    fn of_sku(&self, sku: &str, region: &str) -> impl Iterator<Item = &SkuProfile> {
+        let same = move |key: &ProfileKey| key.sku == sku && key.region == region;
+        self.profiles.iter().filter(move |(key, _)| same(key)).map(|(_, profile)| profile)
+    }
+
+    /// Labels on which every machine of `sku` in `region` agrees, once a quorum has told.
+    #[must_use]
+    pub fn shared_labels(&self, sku: &str, region: &str) -> Labels {
+        let samples: Vec<&Sample> = self.of_sku(sku, region).flat_map(|profile| &profile.samples).collect();
+        let mut shared = Labels::new();
+        let keys: BTreeSet<&String> = samples.iter().flat_map(|sample| sample.labels.keys()).collect();
+        for key in keys {
+            let mut told = samples.iter().filter_map(|sample| sample.labels.get(key));
+            let Some(first) = told.next() else { continue };
+            let others: Vec<&String> = told.collect();
+            if others.len() + 1 >= QUORUM && others.iter().all(|other| *other == first) {
+                shared.insert(key.clone(), first.clone());
+            }
+        }
+        shared
+    }
+
+    /// Gives an instance type the labels that all machines of its size share, so that pods which ask for them can have one
+    /// bought. Where machines differ the label stays open: see [`Self::chance`].
+    pub fn refine(&self, size: &mut InstanceType, region: &str) {
+        for (key, value) in self.shared_labels(&size.name, region) {
+            size.requirements.remove(&key);
+            size.requirements.constrain(&key, &ValueSet::of([value]));
+        }
+    }
+
+    /// Counts a machine that came without something it was bought with.
+    pub fn arrived_unhealthy(&mut self, sku: &str, zone: &str, now: Timestamp) {
+        self.health.entry((sku.into(), zone.into())).or_default().arrived_bad(now);
+    }
+
+    /// Until when `sku` is better not bought in `zone`; `None` where it may be.
+    #[must_use]
+    pub fn avoided_until(&self, sku: &str, zone: &str, now: Timestamp) -> Option<Timestamp> {
+        let health = self.health.get(&(Arc::from(sku), Arc::from(zone)))?;
+        Some(health.avoided_until()).filter(|until| *until > now)
+    }
+
+    /// Marks offerings as not to be had whose machines keep coming broken.
+    pub fn avoid_unhealthy(&self, types: &mut [InstanceType], now: Timestamp) {
+        if self.health.is_empty() {
+            return;
+        }
+        for size in types {
+            for offering in &mut size.offerings {
+                offering.available &= self.avoided_until(&size.name, &offering.zone, now).is_none();
+            }
+        }
+    }
+
+    /// Kernel memory to count on for the next purchase of `sku` in `region`: the least that any image showed which was seen
+    /// within [`CURRENT_IMAGE`] of the newest report, so that it does not flap while images are rolled out.
     #[must_use]
     pub fn memory_for(&self, sku: &str, region: &str) -> Option<Bytes> {
-        let of_sku = self.profiles.iter().filter(|(key, _)| key.sku == sku && key.region == region);
-        let known = of_sku.filter_map(|(_, profile)| Some((profile.samples.last()?.seen, profile.memory()?)));
-        known.max().map(|(_, memory)| memory)
+        let newest = self.of_sku(sku, region).filter_map(SkuProfile::last_seen).max()?;
+        let current = |profile: &&SkuProfile| {
+            profile.last_seen().is_some_and(|seen| newest.since(seen) <= CURRENT_IMAGE)
+        };
+        self.of_sku(sku, region).filter(current).filter_map(SkuProfile::memory).min()
     }
 
-    /// How likely a machine of `sku` in `region` shows what `holds` asks for: VMs that did over VMs that told, once a
+    /// How likely a machine of `sku` in `region` comes with this label value: VMs that had it over VMs that told, once a
     /// quorum has told.
     #[must_use]
-    pub fn chance(&self, sku: &str, region: &str, holds: impl Fn(&Sample) -> Option<bool>) -> Option<f64> {
-        let of_sku = self.profiles.iter().filter(|(key, _)| key.sku == sku && key.region == region);
-        let told: Vec<bool> =
-            of_sku.flat_map(|(_, profile)| profile.samples.iter().filter_map(&holds)).collect();
+    pub fn chance(&self, sku: &str, region: &str, key: &str, value: &str) -> Option<f64> {
+        let samples = self.of_sku(sku, region).flat_map(|profile| &profile.samples);
+        let told: Vec<&String> = samples.filter_map(|sample| sample.labels.get(key)).collect();
         if told.len() < QUORUM {
             return None;
         }
         #[allow(clippy::cast_precision_loss)] // a few thousand samples at most
-        Some(told.iter().filter(|held| **held).count() as f64 / told.len() as f64)
+        Some(told.iter().filter(|found| **found == value).count() as f64 / told.len() as f64)
     }
 
     /// All profiles as a JSON document.
@@ -361,7 +433,7 @@ impl ProfileStore {
             profile.samples.drain(..surplus);
             profiles.insert(key, profile);
         }
-        Ok(Self { profiles, revision: 1 })
+        Ok(Self { profiles, health: BTreeMap::new(), revision: 1 })
     }
 }
 
@@ -398,6 +470,7 @@ fn impossibility(
 #[cfg(test)]
 mod tests {
     use assay_shared::Fact;
+    use assay_shared::report::IsaLevel;
     use assay_shared::units::MilliCpu;
 
     use super::*;
@@ -443,7 +516,7 @@ mod tests {
         );
         observe(&mut store, "vm-2", Bytes::mib(16_016));
         let third = observe(&mut store, "vm-3", Bytes::mib(16_019));
-        assert_eq!(third, Observation::Accepted { memory_changed: Some(Bytes::mib(16_016)) });
+        assert_eq!(third, Observation::Accepted { memory_changed: Some(Bytes::mib(16_016)), changed: true });
         assert_eq!(
             store.memory_for("Standard_D4s_v5", "westeurope"),
             None,
@@ -463,6 +536,56 @@ mod tests {
         assert!(matches!(huge, Observation::Quarantined(Quarantine::TooMuchMemory { .. })));
         assert_eq!(store.get(&key()).unwrap().quarantined, 1);
         assert_eq!(store.get(&key()).unwrap().vms(), 4, "a quarantined report leaves no sample");
+    }
+
+    #[test]
+    fn one_report_never_raises_what_a_quorum_settled() {
+        let mut store = ProfileStore::new();
+        let mut at = 0;
+        let mut see = |store: &mut ProfileStore, vm: &str, mib| {
+            at += 1;
+            store.observe(&key(), vm, Timestamp(at), &report(Bytes::mib(mib)), &bought(), Bytes::gib(16));
+            store.memory_for("Standard_D4s_v5", "eastus")
+        };
+        for vm in ["a", "b", "c"] {
+            see(&mut store, vm, 15_000);
+        }
+        for vm in ["d", "e", "f"] {
+            assert_eq!(see(&mut store, vm, 16_000), Some(Bytes::mib(15_000)), "a, b and c still say so");
+        }
+        see(&mut store, "d", 14_000);
+        assert_eq!(see(&mut store, "a", 16_000), Some(Bytes::mib(16_000)), "d, e, f and a saw more since");
+    }
+
+    #[test]
+    fn labels_are_promised_where_all_agree_and_are_a_chance_where_they_differ() {
+        let mut store = ProfileStore::new();
+        for (vm, isa) in [("a", IsaLevel::V4), ("b", IsaLevel::V4), ("c", IsaLevel::V4), ("d", IsaLevel::V3)]
+        {
+            let mut report = report(Bytes::mib(16_000));
+            report.cpu.isa_level = Fact::Measured(isa);
+            report.cpu.vendor = Fact::Measured("GenuineIntel".into());
+            store.observe(&key(), vm, Timestamp(1), &report, &bought(), Bytes::gib(16));
+        }
+        let mut size = bought();
+        store.refine(&mut size, "eastus");
+        assert_eq!(size.requirements.get(hardware::CPU_VENDOR), Some(&ValueSet::of(["intel"])));
+        assert_eq!(size.requirements.get(hardware::CPU_ISA), None);
+        let chance = store.chance("Standard_D4s_v5", "eastus", hardware::CPU_ISA, "v4");
+        assert_eq!(chance, Some(0.75));
+        assert_eq!(store.chance("Standard_D4s_v5", "westus", hardware::CPU_ISA, "v4"), None);
+    }
+
+    #[test]
+    fn an_offering_that_keeps_arriving_broken_is_avoided_for_a_while() {
+        let mut store = ProfileStore::new();
+        for minute in 0..3 {
+            assert_eq!(store.avoided_until("nd", "z-1", Timestamp(minute * 60_000)), None);
+            store.arrived_unhealthy("nd", "z-1", Timestamp(minute * 60_000));
+        }
+        let until = store.avoided_until("nd", "z-1", Timestamp(120_000)).unwrap();
+        assert_eq!(store.avoided_until("nd", "z-2", Timestamp(120_000)), None);
+        assert_eq!(store.avoided_until("nd", "z-1", until), None);
     }
 
     #[test]

@@ -1,0 +1,64 @@
+//! What forbids disrupting a node: `karpenter.sh/do-not-disrupt` on it or on a pod of it.
+
+use std::time::Duration;
+
+use assay_shared::labels::karpenter;
+
+use crate::model::{Node, Pod, Timestamp};
+
+/// Why a node with these pods may not be disrupted now, for people; `None` where it may.
+#[must_use]
+pub fn blocker<'p>(node: &Node, pods: impl IntoIterator<Item = &'p Pod>, now: Timestamp) -> Option<String> {
+    let on_node = node.annotations.get(karpenter::DO_NOT_DISRUPT).is_some_and(|value| value == "true");
+    if on_node {
+        return Some(format!("the node is annotated {}", karpenter::DO_NOT_DISRUPT));
+    }
+    let pod = pods.into_iter().find(|pod| is_protected(pod, now))?;
+    Some(format!("pod {} is annotated {}", pod.id, karpenter::DO_NOT_DISRUPT))
+}
+
+/// Karpenter's rule: `true`, or a Go duration counted from the pod's start. Any other value is no protection.
+fn is_protected(pod: &Pod, now: Timestamp) -> bool {
+    match pod.annotations.get(karpenter::DO_NOT_DISRUPT).map(String::as_str) {
+        None => false,
+        Some("true") => true,
+        Some(text) => go_duration(text).is_some_and(|wait| now < pod.created + wait),
+    }
+}
+
+/// A Go duration of whole or decimal hours, minutes, seconds and milliseconds, such as `1h30m`.
+fn go_duration(text: &str) -> Option<Duration> {
+    let mut rest = text;
+    let mut total = Duration::ZERO;
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
+        let number: f64 = rest.get(..digits)?.parse().ok()?;
+        rest = rest.get(digits..)?;
+        let (unit, seconds) = [("ms", 0.001), ("h", 3600.0), ("m", 60.0), ("s", 1.0)]
+            .into_iter()
+            .find(|(unit, _)| rest.starts_with(unit))?;
+        rest = rest.get(unit.len()..)?;
+        total = total.checked_add(Duration::try_from_secs_f64(number * seconds).ok()?)?;
+    }
+    (!text.is_empty()).then_some(total)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn go_durations_are_read_and_anything_else_is_not() {
+        let cases = [
+            ("90s", Some(90)),
+            ("1h30m", Some(5400)),
+            ("1.5m", Some(90)),
+            ("", None),
+            ("5", None),
+            ("x", None),
+        ];
+        for (text, seconds) in cases {
+            assert_eq!(go_duration(text), seconds.map(Duration::from_secs), "{text}");
+        }
+    }
+}
