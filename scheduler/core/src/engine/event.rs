@@ -8,7 +8,7 @@ use assay_shared::protocol::Notice;
 use assay_shared::units::UsdPerHour;
 
 use crate::catalog::CapacityType;
-use crate::model::{DaemonSet, Node, NodeClass, NodePool, Pod, PodId};
+use crate::model::{DaemonSet, Node, NodeClaim, NodeClass, NodePool, Pod, PodId};
 
 /// Something that happened in the cluster, the cloud or the fleet.
 #[derive(Debug, Clone)]
@@ -31,6 +31,8 @@ pub enum Event {
     DaemonSetApplied(Box<DaemonSet>),
     /// A DaemonSet is gone.
     DaemonSetDeleted(PodId),
+    /// A claim that an earlier run made is still there; sent at start, after the pools, so that nothing is bought twice.
+    ClaimApplied(Box<NodeClaim>),
     /// The cloud accepted a claim: the VM exists.
     Launched {
         /// The claim.

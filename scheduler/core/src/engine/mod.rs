@@ -37,7 +37,7 @@ pub use effect::{Condition, ConditionStatus, Effect, EventKind};
 pub use event::{Event, LaunchError, LaunchFailure};
 pub use release::LeaveReason;
 
-use crate::catalog::InstanceType;
+use crate::catalog::{Catalog, InstanceType};
 use crate::model::{DaemonSet, Node, NodeClaim, NodeClass, NodePool, Pod, PodId, Timestamp};
 use crate::profile::{Mismatch, MismatchKind, ProfileStore};
 use crate::solve::SolveOptions;
@@ -53,6 +53,22 @@ pub trait InstanceTypes: Debug + Send {
 
     /// Region the types are sold in.
     fn region(&self) -> &str;
+}
+
+impl InstanceTypes for Catalog {
+    fn for_class(&self, class: &NodeClass, measured: &dyn Fn(&str) -> Option<Bytes>) -> Vec<InstanceType> {
+        self.instance_types(class, measured)
+    }
+
+    fn sold_memory(&self, instance_type: &str) -> Option<Bytes> {
+        let sku = self.skus().iter().find(|sku| &*sku.size.name == instance_type)?;
+        Some(sku.size.memory)
+    }
+
+    /// Empty for a provider-neutral catalogue, which knows of no regions.
+    fn region(&self) -> &str {
+        Catalog::region(self).unwrap_or_default()
+    }
 }
 
 /// What the engine may be told.
@@ -284,6 +300,23 @@ impl Engine {
 }
 
 impl Machine {
+    fn new(claim: NodeClaim, bought: Arc<InstanceType>, now: Timestamp) -> Self {
+        Self {
+            claim,
+            bought,
+            since: now,
+            launched: None,
+            provider_id: None,
+            report: None,
+            verified: false,
+            mismatches: Vec::new(),
+            conditions: BTreeMap::new(),
+            network_inactive_since: None,
+            quiet_since: now,
+            leaving: None,
+        }
+    }
+
     /// Billionths of a dollar per hour times milliseconds since launch.
     fn spent(&self, now: Timestamp) -> u128 {
         self.launched.map_or(0, |launched| now.since(launched).as_millis() * u128::from(self.claim.price.0))

@@ -165,7 +165,7 @@ impl Engine {
 
     /// What could be bought for a class: the catalogue, refined by the profiles, without what the cloud refused or keeps
     /// delivering broken.
-    fn instance_types(&self, now: Timestamp, class: &NodeClass) -> Vec<InstanceType> {
+    pub(super) fn instance_types(&self, now: Timestamp, class: &NodeClass) -> Vec<InstanceType> {
         let measured = |sku: &str| self.profiles.memory_for(sku, self.types.region());
         let mut types = self.types.for_class(class, &measured);
         for instance_type in &mut types {
@@ -246,23 +246,7 @@ impl Engine {
         self.record_event(format!("NodeClaim/{name}"), EventKind::Normal, "DisruptionLaunching", message);
         self.effects.push(Effect::CreateInstance { claim: Box::new(claim.clone()) });
         self.stats.bought += 1;
-        self.machines.insert(
-            Arc::clone(&name),
-            Machine {
-                claim,
-                bought,
-                since: now,
-                launched: None,
-                provider_id: None,
-                report: None,
-                verified: false,
-                mismatches: Vec::new(),
-                conditions: BTreeMap::new(),
-                network_inactive_since: None,
-                quiet_since: now,
-                leaving: None,
-            },
-        );
+        self.machines.insert(Arc::clone(&name), Machine::new(claim, bought, now));
         self.step(now, &name, Step::AskedFor);
         for pod in planned.pods {
             self.nominate(now, pod, &name);

@@ -6,10 +6,11 @@ use assay_shared::labels::{azure, karpenter, kubernetes};
 use assay_shared::protocol::Notice;
 use assay_shared::report::EventType;
 
-use super::unavailable::family_of;
-use super::{Effect, Engine, Event, EventKind, LaunchError, LeaveReason};
+use super::{Effect, Engine, Event, EventKind, LaunchError, LeaveReason, Machine};
+use crate::catalog::InstanceType;
 use crate::lifecycle::{self, Step};
-use crate::model::{Labels, Node, Pod, PodId, Timestamp};
+use crate::model::{ClaimState, Labels, Node, NodeClaim, NodeClass, Pod, PodId, Timestamp};
+use crate::requirement::Requirements;
 
 impl Engine {
     /// Records what happened. The same event twice is the same as once.
@@ -36,6 +37,7 @@ impl Engine {
             Event::DaemonSetDeleted(id) => {
                 self.daemon_sets.remove(&id);
             }
+            Event::ClaimApplied(claim) => self.claim_applied(now, *claim),
             Event::Launched { claim, provider_id, instance_type, zone, capacity_type, price } => {
                 let Some(machine) = self.machines.get_mut(&claim) else {
                     // Nobody wants it any more: it must not stay.
@@ -79,6 +81,37 @@ impl Engine {
                 self.wake(now + deadline);
             }
         }
+    }
+
+    /// A claim of an earlier run goes on where that run left it.
+    fn claim_applied(&mut self, now: Timestamp, claim: NodeClaim) {
+        if self.machines.contains_key(&claim.name) {
+            return;
+        }
+        let class = self.pools.get(&claim.pool).map(|pool| pool.node_class.as_str());
+        let class = class
+            .map(|name| self.classes.get(name).cloned().unwrap_or_else(|| NodeClass::with_defaults(name)));
+        let known = class.and_then(|class| {
+            let types = self.instance_types(now, &class);
+            types.into_iter().find(|known| known.name == claim.instance_type)
+        });
+        // A size that is not sold any more still is what the claim says.
+        let bought = known.unwrap_or_else(|| InstanceType {
+            name: Arc::clone(&claim.instance_type),
+            requirements: Requirements::from_labels(&claim.labels),
+            offerings: Vec::new(),
+            capacity: claim.capacity.clone(),
+            overhead: claim.capacity.clone() - &claim.allocatable,
+        });
+        let (name, state) = (Arc::clone(&claim.name), claim.state);
+        let mut machine = Machine::new(claim, Arc::new(bought), now);
+        machine.launched = (state >= ClaimState::Launched).then_some(now);
+        machine.verified = state == ClaimState::Initialized;
+        self.machines.insert(name, machine);
+        if let Some(deadline) = lifecycle::deadline(state) {
+            self.wake(now + deadline);
+        }
+        self.solve_soon(now);
     }
 
     fn pod_applied(&mut self, now: Timestamp, pod: Pod) {
@@ -155,7 +188,7 @@ impl Engine {
     fn launch_failed(&mut self, now: Timestamp, claim: &str, error: LaunchError) {
         let Some(machine) = self.machines.remove(claim) else { return };
         self.stats.launch_failures += 1;
-        self.unavailable.note(now, &error, family_of(&machine.bought));
+        self.unavailable.note(now, &error, &machine.bought);
         self.forget_nominations(now, claim);
         let what = format!("{} in {} ({})", error.instance_type, error.zone, error.capacity_type);
         let message = format!("{}: {what}: {}", error.failure, error.message);

@@ -483,3 +483,29 @@ fn a_protected_pod_keeps_its_node() {
     driver.wait(600);
     assert!(!driver.log.iter().any(|effect| matches!(effect, Effect::EvictPod { .. })));
 }
+
+#[test]
+fn a_restarted_engine_counts_on_claims_in_flight() {
+    let mut first = Driver::new();
+    first.pod("a", None);
+    let claim = first.bought().remove(0);
+    let mut second = Driver::new();
+    for _ in 0..2 {
+        second.tell(Event::ClaimApplied(Box::new(claim.clone())));
+    }
+    second.pod("a", None);
+    second.wait(60);
+    assert_eq!(second.bought(), []);
+    second.boot(&claim);
+    second.measure(&claim, 1);
+    assert_eq!(second.state(&claim), Some(ClaimState::Initialized));
+}
+
+#[test]
+fn the_built_in_catalogue_is_a_source_of_instance_types() {
+    let catalog = Catalog::builtin("eastus").unwrap();
+    let source: &dyn InstanceTypes = &catalog;
+    assert_eq!(source.region(), "eastus");
+    assert_eq!(source.sold_memory("Standard_D4s_v5"), Some(Bytes::gib(16)));
+    assert_eq!(source.sold_memory("Standard_None"), None);
+}
