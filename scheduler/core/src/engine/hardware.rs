@@ -87,6 +87,7 @@ impl Engine {
             .iter()
             .filter(|found| !machine.mismatches.iter().any(|known| known.kind == found.kind));
         let fresh: Vec<_> = fresh.cloned().collect();
+        let recovered = mismatches.is_empty() && !machine.mismatches.is_empty();
         machine.mismatches.clone_from(&mismatches);
         let first_time =
             !std::mem::replace(&mut machine.verified, mismatches.is_empty()) && mismatches.is_empty();
@@ -99,6 +100,11 @@ impl Engine {
         self.refine_labels(node, &report, verified);
         if first_time {
             self.effects.push(Effect::UntaintNode { node: Arc::clone(node), taint: unverified_taint() });
+        }
+        if recovered {
+            let taint = taint(assay::HARDWARE_MISMATCH_TAINT);
+            self.effects.push(Effect::UntaintNode { node: Arc::clone(node), taint });
+            self.stay(now, node);
         }
         if fresh.is_empty() {
             return;

@@ -57,6 +57,15 @@ impl fmt::Display for LeaveReason {
     }
 }
 
+/// Karpenter's taint on a node that goes.
+fn disrupted_taint() -> Taint {
+    Taint {
+        key: karpenter::DISRUPTED_TAINT.to_owned(),
+        value: String::new(),
+        effect: TaintEffect::NoSchedule,
+    }
+}
+
 impl Engine {
     /// Decides that a machine goes; its pods are planned for elsewhere.
     pub(super) fn leave(&mut self, now: Timestamp, claim: &Arc<str>, reason: LeaveReason) {
@@ -65,7 +74,39 @@ impl Engine {
             return;
         }
         machine.leaving = Some(reason);
+        self.close(claim);
         self.forget_nominations(now, claim);
+        self.solve_soon(now);
+        self.wake(now);
+    }
+
+    /// Lets nobody new onto a machine.
+    fn close(&mut self, claim: &Arc<str>) {
+        let taint = disrupted_taint();
+        if let Some(node) = self.nodes.get_mut(claim).filter(|node| !node.taints.contains(&taint)) {
+            node.taints.push(taint.clone());
+            self.effects.push(Effect::TaintNode { node: Arc::clone(claim), taint });
+        }
+    }
+
+    /// What was missing is back before anybody was asked to leave: the machine stays.
+    pub(super) fn stay(&mut self, now: Timestamp, claim: &Arc<str>) {
+        let asked = self.pods.values().any(|pod| pod.node.as_ref() == Some(claim) && pod.terminating);
+        let Some(machine) = self.machines.get_mut(claim) else { return };
+        let going = machine.claim.state == ClaimState::Terminating;
+        if going || asked || machine.leaving != Some(LeaveReason::WrongHardware) {
+            return;
+        }
+        machine.leaving = None;
+        let here: Vec<PodId> = self.pods_on(claim).map(|pod| pod.id.clone()).collect();
+        for pod in here {
+            self.nominations.remove(&pod);
+        }
+        let taint = disrupted_taint();
+        if let Some(node) = self.nodes.get_mut(claim) {
+            node.taints.retain(|kept| *kept != taint);
+        }
+        self.effects.push(Effect::UntaintNode { node: Arc::clone(claim), taint });
         self.solve_soon(now);
         self.wake(now);
     }
@@ -76,20 +117,13 @@ impl Engine {
         if machine.claim.state == ClaimState::Terminating {
             return;
         }
-        let (name, has_node) = (Arc::clone(name), machine.claim.node.is_some());
+        let name = Arc::clone(name);
         *self.stats.released.entry(reason).or_default() += 1;
         let message = format!("{reason}: {} at {}", machine.claim.instance_type, machine.claim.price);
         self.record_event(format!("NodeClaim/{name}"), EventKind::Normal, "DisruptionTerminating", message);
         self.step(now, claim, Step::Released);
         self.forget_nominations(now, claim);
-        if has_node {
-            let taint = Taint {
-                key: karpenter::DISRUPTED_TAINT.to_owned(),
-                value: String::new(),
-                effect: TaintEffect::NoSchedule,
-            };
-            self.effects.push(Effect::TaintNode { node: Arc::clone(&name), taint });
-        }
+        self.close(&name);
         self.effects.push(Effect::DeleteInstance { claim: name });
     }
 

@@ -509,3 +509,23 @@ fn the_built_in_catalogue_is_a_source_of_instance_types() {
     assert_eq!(source.sold_memory("Standard_D4s_v5"), Some(Bytes::gib(16)));
     assert_eq!(source.sold_memory("Standard_None"), None);
 }
+
+#[test]
+fn a_machine_whose_hardware_comes_back_in_time_stays() {
+    let mut driver = Driver::new();
+    driver.pod("a", None);
+    let claim = driver.bought().remove(0);
+    driver.boot(&claim);
+    driver.measure(&claim, 1);
+    driver.pod("a", Some(&claim.name));
+    driver.measure(&claim, 0);
+    driver.wait(2);
+    driver.measure(&claim, 1);
+    assert!(driver.engine.nodes[&claim.name].taints.is_empty());
+    let spare = driver.bought().remove(1);
+    driver.boot(&spare);
+    driver.measure(&spare, 1);
+    driver.wait(120);
+    assert!(!driver.log.iter().any(|effect| matches!(effect, Effect::EvictPod { .. })));
+    assert_eq!(driver.deleted(), [spare.name], "nobody needs the replacement");
+}
