@@ -55,9 +55,14 @@ pub fn probe(fs: &dyn HostFs, library: &dyn GpuLibrary) -> Gpus {
     nvidia_gpus(fs, &nvidia, library.read())
 }
 
-/// VGA controllers (0x0300) and 3D controllers (0x0302). NVSwitches are bridges (0x0680).
+/// VGA controllers (0x0300) and 3D controllers (0x0302); AMD's accelerators call themselves display (0x0380) or processing
+/// accelerators (0x1200). NVSwitches are bridges (0x0680).
 fn is_gpu(device: &PciDevice) -> bool {
-    matches!(device.class >> 8, 0x0300 | 0x0302)
+    match device.class >> 8 {
+        0x0300 | 0x0302 => true,
+        0x0380 | 0x1200 => device.vendor == AMD,
+        _ => false,
+    }
 }
 
 fn unknown(reason: &str) -> Gpus {
