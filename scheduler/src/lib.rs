@@ -1,10 +1,12 @@
 //! Assay's scheduler: what acts on the core's decisions.
 //!
 //! ```text
+//!  agents --QUIC--> fleet --FleetEvent--> the loop
 //!  files --manifest--> snapshot --core--> plan --cli--> people and programs
 //! ```
 //!
 //! All deciding is in `assay-core`; here are the drivers and the command line.
 
 pub mod cli;
+pub mod fleet;
 pub mod manifest;

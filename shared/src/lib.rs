@@ -10,6 +10,7 @@
 pub mod azure;
 pub mod fact;
 pub mod labels;
+pub mod node_name;
 pub mod protocol;
 pub mod quantity;
 pub mod report;
@@ -17,5 +18,6 @@ pub mod units;
 pub mod wire;
 
 pub use fact::Fact;
+pub use node_name::NodeName;
 pub use quantity::Quantity;
 pub use report::HardwareReport;

@@ -15,11 +15,14 @@
 //! `crate::protocol` has the messages. This is the only module that names bincode: `docs/decisions/0001-wire-codec.md`
 //! says why, and how to leave it without changing a byte on the wire.
 
+mod reader;
+
 use bincode::config;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::protocol::{AgentMessage, ServerMessage};
+pub use reader::FrameReader;
 
 /// Version of the frame and of the layout of bodies. `protocol::PROTOCOL_VERSION` is that of the messages' meaning.
 pub const VERSION: u16 = 1;

@@ -1,0 +1,189 @@
+//! The fleet server: agents connect over QUIC, prove which node they are on, and report its hardware.
+//!
+//! ```text
+//!  datagrams -> listener -> session ---------> registry -----> FleetEvent (bounded channel) -> the loop
+//!  (counted)    (limits,    (auth, frames,     (last report
+//!                TLS)        deadlines, rate)   per node)
+//! ```
+//!
+//! Everything an agent sends is a claim of a machine that may be broken or hostile. Whatever it does is bounded in memory
+//! and in time, costs that agent only, and is counted by reason (`counters`). `docs/fleet-link.md` has the protocol, the
+//! limits and their arithmetic.
+
+mod auth;
+pub mod ca;
+mod config;
+mod counters;
+mod datagrams;
+mod event;
+mod limits;
+mod listener;
+mod registry;
+mod session;
+mod tls;
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use assay_shared::protocol::CloseCode;
+use quinn::{Endpoint, Runtime, TokioRuntime, VarInt};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use tracing::info;
+
+pub use auth::{
+    AuthError, AuthFuture, Authenticator, CertificateAuthenticator, ClientCertificates, Identity, NameIn,
+    Shown,
+};
+pub use config::{Deadlines, FleetConfig, Rate};
+pub use counters::FleetCounters;
+pub use event::{ConnectedAgent, FleetEvent};
+pub use tls::{ServerIdentity, TlsError, certificates};
+
+use counters::Counters;
+use datagrams::{CountingSocket, EndpointKeys};
+use registry::Registry;
+use session::Shared;
+
+/// Agents that may return per second after the server stopped: a handshake costs about a millisecond of CPU, so a tenth of
+/// a core.
+const RETURNS_PER_SECOND: usize = 100;
+/// How long the last packets have to leave when the server stops.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// Why the server cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The address cannot be listened on.
+    #[error("listen on UDP {address}: {error}")]
+    Listen {
+        /// Which.
+        address: SocketAddr,
+        /// Why.
+        error: io::Error,
+    },
+    /// The certificates or keys cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+}
+
+/// Starts fleet servers.
+#[derive(Debug)]
+pub struct FleetServer;
+
+impl FleetServer {
+    /// Starts a server on the current tokio runtime. What agents report arrives at `events`; a receiver that lags slows its
+    /// agents down, and in the end loses their connections, but never grows memory.
+    ///
+    /// # Errors
+    /// Where the address cannot be listened on, or the certificates cannot be used.
+    pub fn start(
+        config: FleetConfig,
+        identity: ServerIdentity,
+        authenticator: Arc<dyn Authenticator>,
+        events: mpsc::Sender<FleetEvent>,
+    ) -> Result<FleetHandle, StartError> {
+        let keys = EndpointKeys::derive(identity.key.secret_der());
+        let server = tls::server_config(&config, identity, &authenticator.client_certificates(), &keys)?;
+        let listen_error = |error| StartError::Listen { address: config.listen, error };
+        let runtime = Arc::new(TokioRuntime);
+        let socket =
+            runtime.wrap_udp_socket(bind(config.listen).map_err(listen_error)?).map_err(listen_error)?;
+        let counters = Arc::new(Counters::new());
+        let socket = CountingSocket { socket, ids: keys.ids.clone(), counters: Arc::clone(&counters) };
+        let endpoint = Endpoint::new_with_abstract_socket(
+            tls::endpoint_config(&keys),
+            Some(server),
+            Arc::new(socket),
+            runtime,
+        );
+        let endpoint = endpoint.map_err(listen_error)?;
+        let local_addr = endpoint.local_addr().map_err(listen_error)?;
+        let registry = Registry::new(config.remembered_nodes, config.connections);
+        let shared = Arc::new(Shared { config, authenticator, counters, registry, events });
+        let (stop, stopped) = watch::channel(false);
+        let listener = tokio::spawn(listener::listen(endpoint.clone(), Arc::clone(&shared), stopped));
+        info!(address = %local_addr, "fleet server listens");
+        Ok(FleetHandle { endpoint, shared, keys, stop, listener, local_addr })
+    }
+}
+
+/// Binds; where the machine has no IPv6, any IPv4 address stands in for any address.
+fn bind(address: SocketAddr) -> io::Result<UdpSocket> {
+    match UdpSocket::bind(address) {
+        Err(error)
+            if address.is_ipv6()
+                && address.ip().is_unspecified()
+                && error.kind() != io::ErrorKind::AddrInUse =>
+        {
+            UdpSocket::bind((Ipv4Addr::UNSPECIFIED, address.port())).map_err(|_| error)
+        }
+        bound => bound,
+    }
+}
+
+/// A running fleet server. Dropping it stops the server without a word to the agents; [`FleetHandle::stop`] is polite.
+#[derive(Debug)]
+pub struct FleetHandle {
+    endpoint: Endpoint,
+    shared: Arc<Shared>,
+    keys: EndpointKeys,
+    stop: watch::Sender<bool>,
+    listener: JoinHandle<()>,
+    local_addr: SocketAddr,
+}
+
+impl FleetHandle {
+    /// Where it listens.
+    #[must_use]
+    pub const fn local_addr(&self) -> SocketAddr {
+        self.local_addr
+    }
+
+    /// What it has counted so far.
+    #[must_use]
+    pub fn counters(&self) -> FleetCounters {
+        self.shared.counters.snapshot(self.shared.registry.count())
+    }
+
+    /// Who is connected, by name.
+    #[must_use]
+    pub fn connected(&self) -> Vec<ConnectedAgent> {
+        self.shared.registry.connected()
+    }
+
+    /// Shows another certificate from now on; connections that exist are not touched.
+    ///
+    /// # Errors
+    /// Where the certificate or key cannot be used; the old one then stays.
+    pub fn renew(&self, identity: ServerIdentity) -> Result<(), TlsError> {
+        let clients = self.shared.authenticator.client_certificates();
+        let server = tls::server_config(&self.shared.config, identity, &clients, &self.keys)?;
+        self.endpoint.set_server_config(Some(server));
+        Ok(())
+    }
+
+    /// Stops: tells the agents to come back, spread over a time that suits their number, and waits for the sessions to end.
+    /// The last events are those of their disconnection.
+    pub async fn stop(mut self) {
+        let seconds = self.shared.registry.count().div_ceil(RETURNS_PER_SECOND).max(1);
+        self.stop.send_replace(true);
+        let code = VarInt::from_u32(CloseCode::Stopping.number());
+        self.endpoint.close(code, seconds.to_string().as_bytes());
+        // The listener has its own deadline.
+        let _ = (&mut self.listener).await;
+        let _ = timeout(LINGER, self.endpoint.wait_idle()).await;
+        let refused: u64 = self.counters().refusals().map(|(_, count)| count).sum();
+        info!(welcomed = self.shared.counters.welcomed.load(Relaxed), refused, "fleet server stopped");
+    }
+}
+
+impl Drop for FleetHandle {
+    fn drop(&mut self) {
+        self.listener.abort();
+    }
+}
