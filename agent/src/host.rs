@@ -28,6 +28,10 @@ pub trait HostFs: Debug + Send + Sync {
     /// Names in a directory, sorted.
     fn list(&self, path: &str) -> io::Result<Vec<String>>;
 
+    /// What the symbolic link at `path` says, as it is written; links above it are followed. An error where there is
+    /// something else than a link.
+    fn read_link(&self, path: &str) -> io::Result<String>;
+
     /// Where a path leads once every symbolic link is followed, relative to the root.
     fn resolve(&self, path: &str) -> io::Result<String>;
 

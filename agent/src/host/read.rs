@@ -128,11 +128,15 @@ pub fn directory(fs: &dyn HostFs, path: &str, missing: Missing) -> Fact<Vec<Stri
     known(fs.list(path), path, missing)
 }
 
-/// The last name of where a link leads: the driver behind `…/driver`, the device behind `…/device`.
+/// The last name of what a link says: the driver behind `…/driver`, the interface behind `…/master`. What it leads to
+/// need not be there, as in a tree that was captured in parts; anything but a link is unavailable.
 pub fn link_name(fs: &dyn HostFs, path: &str, missing: Missing) -> Fact<String> {
-    known(fs.resolve(path), path, missing).map(|target| match target.rsplit_once('/') {
-        Some((_, name)) => name.to_owned(),
-        None => target,
+    let name = |target: String| target.rsplit('/').next().unwrap_or_default().to_owned();
+    known(fs.read_link(path), path, missing).and_then(|target| match name(target) {
+        name if name.is_empty() || name == "." || name == ".." || path.ends_with(&format!("/{name}")) => {
+            expected("a link to something named", &name, path)
+        }
+        name => Fact::Measured(name),
     })
 }
 

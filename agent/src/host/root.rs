@@ -160,6 +160,13 @@ impl HostFs for RootDir {
         Ok(names)
     }
 
+    fn read_link(&self, path: &str) -> io::Result<String> {
+        let (above, name) = path.rsplit_once('/').unwrap_or((".", path));
+        let directory = self.open_inside(above, OFlags::PATH | OFlags::DIRECTORY)?;
+        let target = readlinkat(&directory, name, Vec::new())?;
+        Ok(target.into_string().map_err(|_| Errno::ILSEQ)?)
+    }
+
     fn resolve(&self, path: &str) -> io::Result<String> {
         Ok(self.walk(path)?.names.join("/"))
     }
@@ -226,6 +233,9 @@ mod tests {
         assert_eq!(dir.resolve("sys/class/net/eth0/address").unwrap(), "sys/devices/eth/address");
         assert_eq!(dir.resolve("sys/class/net/absolute").unwrap(), "sys/devices/eth");
         assert_eq!(dir.resolve("..").unwrap(), "");
+        assert_eq!(dir.read_link("sys/class/net/absolute").unwrap(), "/sys/devices/eth");
+        let not_a_link = dir.read_link("sys/class/net").unwrap_err();
+        assert_eq!(not_a_link.kind(), io::ErrorKind::InvalidInput);
         assert!(dir.exists("sys/class/net/eth0") && !dir.exists("sys/class/net/dangling"));
     }
 

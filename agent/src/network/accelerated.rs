@@ -73,6 +73,9 @@ fn without_interface(bus: &Fact<Vec<PciDevice>>, synthetic: bool) -> Fact<State>
                 let mana = device.vendor == MICROSOFT && device.device == Fact::Measured(MANA);
                 (device.vendor == MELLANOX && device.class >> 8 == ETHERNET) || mana
             });
+            if let Some(PciDevice { driver: Fact::Unavailable(reason), .. }) = function {
+                return Fact::Unavailable(reason.clone());
+            }
             Fact::Measured(match (function, synthetic) {
                 (Some(device), _) if device.driver == Fact::Absent => State::PciNoDriver,
                 // Bound, but the interface has not appeared (yet).
@@ -101,6 +104,9 @@ fn pair(fs: &dyn HostFs, function: &NetworkInterface, synthetic: &[&NetworkInter
         }
         let same_address = function.mac_address.is_measured() && function.mac_address == upper.mac_address;
         let master = read::link_name(fs, &path(&function.name, "master"), Missing::Absent);
+        if let Fact::Unavailable(reason) = master {
+            return Fact::Unavailable(reason);
+        }
         let joined = master.measured() == Some(&upper.name)
             || fs.exists(&path(&upper.name, &format!("lower_{}", function.name)));
         if same_address && joined && flags & IFF_SLAVE != 0 {

@@ -209,7 +209,7 @@ impl MemTree {
         leaves
     }
 
-    /// Writes the tree into an existing, empty directory.
+    /// Writes the tree into an existing directory; directories that it finds there it fills.
     ///
     /// A disk cannot hold a file that fails to be read (and root may read everything), so such a file becomes the
     /// nearest thing, an empty directory: reading it fails too, with another error. A huge file becomes a sparse one.
@@ -222,7 +222,7 @@ impl MemTree {
                 let path = to.join(name);
                 match node {
                     Node::Directory(inner) => {
-                        fs::create_dir(&path)?;
+                        fs::create_dir_all(&path)?;
                         write(inner, &path)?;
                     }
                     Node::File(content) => fs::write(&path, content)?,
@@ -336,6 +336,13 @@ impl HostFs for MemTree {
             Place::Directory(directory) => Ok(directory.keys().cloned().collect()),
             Place::Other(Node::Fails(errno)) => Err((*errno).into()),
             Place::Other(_) => Err(Errno::NOTDIR.into()),
+        }
+    }
+
+    fn read_link(&self, path: &str) -> io::Result<String> {
+        match self.find(path, false)?.1 {
+            Place::Other(Node::Link(target)) => Ok(target.clone()),
+            _ => Err(Errno::INVAL.into()),
         }
     }
 
