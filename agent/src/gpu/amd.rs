@@ -13,24 +13,39 @@ use crate::pci::PciDevice;
 pub(super) fn probe(fs: &dyn HostFs, on_bus: &[&PciDevice]) -> Gpus {
     let devices: Vec<_> = on_bus.iter().map(|function| device(fs, function)).collect();
     let driver_bound = bound(on_bus, &["amdgpu"]);
-    let usable = match &driver_bound {
-        Fact::Unavailable(reason) => Fact::Unavailable(reason.clone()),
-        _ => count(devices.iter().filter(|device| device.state == GpuState::Usable).count()),
+    // One of which nothing is known may be usable or not: then so is the count.
+    let unknown = devices.iter().find(|device| device.state == GpuState::Unknown);
+    let usable = match unknown {
+        Some(device) => Fact::Unavailable(device.reason.clone().unwrap_or_default()),
+        None => count(devices.iter().filter(|device| device.state == GpuState::Usable).count()),
     };
-    // SPX is the whole device; DPX, QPX and CPX split it.
-    let modes = on_bus
-        .iter()
-        .map(|function| read::line(fs, &file(function, "current_compute_partition"), Missing::Absent));
-    let split = modes.filter_map(|mode| mode.measured().cloned()).any(|mode| mode != "SPX");
     Gpus {
         pci: count(on_bus.len()),
         driver_bound,
         usable,
-        partition: Fact::Measured(if split { GpuPartition::Mig } else { GpuPartition::None }),
+        partition: partition(fs, on_bus),
         devices: Fact::Measured(devices),
         driver_version: read::line(fs, "sys/module/amdgpu/version", Missing::Absent),
         cuda_version: Fact::Absent,
     }
+}
+
+/// SPX is the whole device; DPX, QPX and CPX split it.
+fn partition(fs: &dyn HostFs, on_bus: &[&PciDevice]) -> Fact<GpuPartition> {
+    for function in on_bus {
+        let file = file(function, "current_compute_partition");
+        let mode = read::parsed(fs, &file, Missing::Absent, "a partition mode", |mode| match mode {
+            "SPX" => Some(GpuPartition::None),
+            "DPX" | "TPX" | "QPX" | "CPX" => Some(GpuPartition::Mig),
+            _ => None,
+        });
+        match mode {
+            // Devices and drivers that cannot split do not have the file.
+            Fact::Measured(GpuPartition::None) | Fact::Absent => {}
+            split_or_unknown => return split_or_unknown,
+        }
+    }
+    Fact::Measured(GpuPartition::None)
 }
 
 fn file(function: &PciDevice, name: &str) -> String {
