@@ -30,7 +30,7 @@ pub const PROTOCOL_VERSION: u16 = 1;
 /// UDP port the fleet server listens on unless told otherwise.
 pub const DEFAULT_PORT: u16 = 7443;
 
-/// Limits of the link. Sources: `docs/fleet-link.md` gives the arithmetic of each.
+/// Limits of the link, kept by both ends.
 pub mod limits {
     use super::Duration;
 
