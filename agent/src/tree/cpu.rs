@@ -278,9 +278,13 @@ impl Cpu {
                     let first = (cpu - first_of_socket) / sharing * sharing;
                     let shared = list(first_of_socket + first, sharing.min(in_socket - first));
                     let id = (first_of_socket + first) / sharing;
-                    write_cache(tree, &dir, x86.l3_kib, &shared, id, &siblings);
+                    write_cache(tree, &dir, 0, (1, 32, "Data"), &siblings);
+                    write_cache(tree, &dir, 3, (3, x86.l3_kib, "Unified"), &shared);
+                    tree.file(&format!("{dir}/cache/index3/id"), format!("{id}\n"));
                 }
                 Shown::Arm(arm) => {
+                    // The firmware tables of these machines describe no L3.
+                    write_cache(tree, &dir, 0, (1, 64, "Data"), &siblings);
                     let midr =
                         arm.implementer << 24 | arm.variant << 20 | 0xf << 16 | arm.part << 4 | arm.revision;
                     tree.file(&format!("{dir}/regs/identification/midr_el1"), format!("0x{midr:016x}\n"));
@@ -334,17 +338,19 @@ impl Cpu {
     }
 }
 
-fn write_cache(tree: &mut MemTree, cpu: &str, l3_kib: u32, shared: &str, id: u32, core: &str) {
-    for (index, level, size, kind, cpus) in [(0, 1, 32, "Data", core), (3, 3, l3_kib, "Unified", shared)] {
-        let dir = format!("{cpu}/cache/index{index}");
-        tree.file(&format!("{dir}/level"), format!("{level}\n"));
-        tree.file(&format!("{dir}/type"), format!("{kind}\n"));
-        tree.file(&format!("{dir}/size"), format!("{size}K\n"));
-        tree.file(&format!("{dir}/shared_cpu_list"), format!("{cpus}\n"));
-        if level == 3 {
-            tree.file(&format!("{dir}/id"), format!("{id}\n"));
-        }
-    }
+/// One cache: level, KiB, type, and the CPUs that share it.
+fn write_cache(
+    tree: &mut MemTree,
+    cpu: &str,
+    index: u32,
+    (level, kib, kind): (u32, u32, &str),
+    shared: &str,
+) {
+    let dir = format!("{cpu}/cache/index{index}");
+    tree.file(&format!("{dir}/level"), format!("{level}\n"));
+    tree.file(&format!("{dir}/type"), format!("{kind}\n"));
+    tree.file(&format!("{dir}/size"), format!("{kib}K\n"));
+    tree.file(&format!("{dir}/shared_cpu_list"), format!("{shared}\n"));
 }
 
 /// `count` CPUs from `first` on, as the kernel lists them: `0-3`, `5`, or nothing.

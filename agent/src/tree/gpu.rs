@@ -1,8 +1,11 @@
 //! GPUs of simulated machines: their functions on the bus, their drivers' files.
 
+use assay_shared::Fact;
 use assay_shared::report::{GpuPartition, GpuState, GpuVendor};
 use assay_shared::units::Bytes;
 use serde::Deserialize;
+
+use crate::gpu::{DeviceFault, GpuLibraryError, GpuLibraryFacts, LibraryDevice};
 
 use super::MemTree;
 use super::memory::some_size;
@@ -148,7 +151,7 @@ impl GpuModel {
             Self::H100Sxm => nvidia("NVIDIA H100 80GB HBM3", 0x2330, 81_559, "9.0"),
             Self::H200 => nvidia("NVIDIA H200", 0x2335, 143_771, "9.0"),
             Self::MI25 => GpuProduct {
-                name: "Radeon Instinct MI25 MxGPU",
+                name: "AMD Radeon Instinct MI25",
                 vendor: GpuVendor::Amd,
                 device: 0x686c,
                 class: 0x03_0000,
@@ -156,7 +159,7 @@ impl GpuModel {
                 compute_capability: None,
             },
             Self::MI300X => GpuProduct {
-                name: "AMD Instinct MI300X VF",
+                name: "AMD Instinct MI300X",
                 vendor: GpuVendor::Amd,
                 device: 0x74b5,
                 // Processing accelerator.
@@ -252,5 +255,53 @@ impl Gpu {
                 tree.link_to(&format!("sys/class/drm/card{index}"), &card);
             }
         }
+    }
+}
+
+/// What NVIDIA's library says of these GPUs.
+pub(super) fn library_facts(
+    gpus: &[Gpu],
+    driver: Option<&GpuDriver>,
+) -> Result<GpuLibraryFacts, GpuLibraryError> {
+    let nvidia = |gpu: &&Gpu| gpu.model.product().vendor == GpuVendor::Nvidia;
+    let gpus: Vec<&Gpu> = gpus.iter().filter(nvidia).collect();
+    if gpus.is_empty() {
+        return Err(GpuLibraryError::NotLoaded("not found: libnvidia-ml.so.1".to_owned()));
+    }
+    let driver = driver.ok_or(GpuLibraryError::DriverNotLoaded)?;
+    if gpus.iter().any(|gpu| gpu.state == GpuState::DriverMismatch) {
+        return Err(GpuLibraryError::DriverMismatch);
+    }
+    let listed = gpus.iter().filter(|gpu| !matches!(gpu.state, GpuState::NoDriver | GpuState::NotListed));
+    Ok(GpuLibraryFacts {
+        driver_version: Fact::Measured(driver.version.clone()),
+        cuda_version: driver.cuda.clone().map_or(Fact::Absent, Fact::Measured),
+        devices: listed.map(|gpu| gpu.library_device(driver)).collect(),
+    })
+}
+
+impl Gpu {
+    fn library_device(&self, driver: &GpuDriver) -> Result<LibraryDevice, DeviceFault> {
+        if self.state == GpuState::Lost {
+            return Err(DeviceFault { state: GpuState::Lost, reason: "GPU is lost".to_owned() });
+        }
+        let product = self.model.product();
+        let faults = match self.state {
+            GpuState::Unhealthy => vec!["a row remap failed".to_owned()],
+            _ => Vec::new(),
+        };
+        Ok(LibraryDevice {
+            pci_address: self.pci.clone(),
+            name: Fact::Measured(product.name.to_owned()),
+            uuid: Fact::Measured(self.uuid()),
+            memory: Fact::Measured(self.memory()),
+            compute_capability: product
+                .compute_capability
+                .map_or(Fact::Absent, |it| Fact::Measured(it.to_owned())),
+            numa_node: self.numa_node.map_or(Fact::Absent, Fact::Measured),
+            mig: driver.partition == GpuPartition::Mig,
+            vgpu: driver.partition == GpuPartition::Vgpu,
+            faults,
+        })
     }
 }

@@ -5,16 +5,20 @@
 
 use std::collections::BTreeMap;
 
+use assay_shared::report::HardwareReport;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
 use super::cpu::Cpu;
 use super::disks::Disk;
-use super::gpu::{Gpu, GpuDriver};
+use super::gpu::{Gpu, GpuDriver, library_facts};
 use super::memory::Memory;
 use super::network::{Nic, RdmaPort, write_virtual};
 use super::platform::{self, Host, Imds, System};
 use super::{Damage, MemTree};
+use crate::gpu::{GpuLibraryError, GpuLibraryFacts, Scripted};
+use crate::imds;
+use crate::survey::{SurveyOptions, survey};
 
 /// A machine.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -116,6 +120,32 @@ impl Machine {
     pub fn imds_json(&self) -> Option<Value> {
         let macs: Vec<&str> = self.nics.iter().map(|nic| nic.mac.as_str()).collect();
         self.imds.as_ref().map(|imds| imds.json(&macs))
+    }
+
+    /// What NVIDIA's library answers on this machine; AMD's GPUs are told by the tree alone.
+    ///
+    /// # Errors
+    /// Those of the library: there is none, no driver, or the wrong one.
+    pub fn gpu_facts(&self) -> Result<GpuLibraryFacts, GpuLibraryError> {
+        library_facts(&self.gpus, self.gpu_driver.as_ref())
+    }
+
+    /// What an agent on this machine reports: the real survey of its tree, its IMDS and its GPU library.
+    #[must_use]
+    pub fn report(&self, node_name: Option<&str>) -> HardwareReport {
+        self.report_of(&self.tree(), node_name)
+    }
+
+    /// The same of a tree that was changed after [`tree`](Self::tree) made it.
+    #[must_use]
+    pub fn report_of(&self, tree: &MemTree, node_name: Option<&str>) -> HardwareReport {
+        let options = SurveyOptions {
+            node_name: node_name.map(str::to_owned),
+            imds: self.imds_json().map(|answer| imds::parse::file(answer.to_string().as_bytes())),
+            cpuid: None,
+            gpu_library: &Scripted(self.gpu_facts()),
+        };
+        survey(tree, &options)
     }
 }
 
