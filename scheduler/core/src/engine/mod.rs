@@ -35,6 +35,7 @@ use assay_shared::units::Bytes;
 
 pub use effect::{Condition, ConditionStatus, Effect, EventKind};
 pub use event::{Event, LaunchError, LaunchFailure};
+pub use record::labels_of;
 pub use release::LeaveReason;
 
 use crate::catalog::{Catalog, InstanceType};

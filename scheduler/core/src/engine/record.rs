@@ -246,8 +246,9 @@ impl Engine {
     }
 }
 
-/// Labels a node of this claim will have: what the pool gives, what the type and the choice settle.
-pub(super) fn labels_of(
+/// Labels that the node of a claim will have: what the pool gives, what the type and the choice settle.
+#[must_use]
+pub fn labels_of(
     pool: &crate::model::NodePool,
     bought: &crate::catalog::InstanceType,
     zone: &str,
