@@ -112,7 +112,7 @@ fn bad_input_is_one_line_that_names_the_place_and_exit_2() {
             pool("{weight: 500, template: {spec: {}}}"),
             "NodePool p: spec.weight: expected 1 to 100, found 500",
         ),
-        (format!("{POD}---{POD}"), "-: document 2: Pod a: metadata.name: is given twice"),
+        (format!("{POD}---{POD}"), "-: document 2: Pod default/a: metadata.name: is given twice"),
     ];
     for (input, expected) in cases {
         let output = assay(&["plan", "-f", "-"], &input);

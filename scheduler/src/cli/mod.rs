@@ -9,6 +9,7 @@ mod plan;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
+use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 
 /// A node autoprovisioner for Kubernetes on Azure that measures the hardware it buys.
@@ -38,8 +39,10 @@ pub(crate) enum Answer {
 
 /// Runs the command that the arguments name.
 pub fn main() -> ExitCode {
-    // clap prints its own message and exits 2 on bad usage.
-    let arguments = Arguments::parse();
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => return usage(&error),
+    };
     let mut out = io::BufWriter::new(io::stdout().lock());
     let result = match arguments.command {
         Command::Plan(arguments) => plan::run(&arguments, &mut out),
@@ -55,10 +58,40 @@ pub fn main() -> ExitCode {
         // Whoever read the output has seen enough.
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("assay: {}", format!("{error:#}").replace('\n', " "));
+            eprintln!("assay: {}", told(&error));
             ExitCode::from(2)
         }
     }
+}
+
+/// Help and version go out as they are, a mistake as one line.
+fn usage(error: &clap::Error) -> ExitCode {
+    let asked_for_help = !error.use_stderr();
+    if asked_for_help || error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        // Whoever reads may have gone.
+        let _ = error.print();
+    } else {
+        eprintln!("assay: {}; see --help", one_line(&error.to_string()));
+    }
+    if asked_for_help { ExitCode::SUCCESS } else { ExitCode::from(2) }
+}
+
+/// The first paragraph of clap's message, which says what is wrong; tips and usage follow it.
+fn one_line(message: &str) -> String {
+    let paragraph = message.split("\n\n").next().unwrap_or_default();
+    let words: Vec<&str> = paragraph.split_whitespace().skip_while(|word| *word == "error:").collect();
+    words.join(" ")
+}
+
+/// An error with its causes in one line. Some errors tell their cause themselves; it is not said again.
+fn told(error: &anyhow::Error) -> String {
+    let mut line = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if !line.contains(&cause) {
+            line = if line.is_empty() { cause } else { format!("{line}: {cause}") };
+        }
+    }
+    line.replace('\n', " ")
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {

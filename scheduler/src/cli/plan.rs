@@ -56,12 +56,13 @@ pub(super) struct Arguments {
 
 pub(super) fn run(arguments: &Arguments, out: &mut dyn Write) -> anyhow::Result<Answer> {
     let mut manifests = Manifests::parse(&read_sources(&arguments.filename)?)?;
+    let profiles = arguments.profiles.as_deref().map(read_profiles).transpose()?.unwrap_or_default();
+    let catalog = arguments.catalog.load()?;
+    // All input is read: an error would have been the only line.
     for warning in &manifests.warnings {
         eprintln!("assay: warning: {warning}");
     }
-    let profiles = arguments.profiles.as_deref().map(read_profiles).transpose()?.unwrap_or_default();
-    let catalog = arguments.catalog.load()?;
-    if manifests.pools.is_empty() {
+    if manifests.pools.is_empty() && manifests.static_pools.is_empty() {
         eprintln!(
             "assay: warning: no NodePool given: using an implicit one (linux, amd64, families D, E, F, on-demand)"
         );

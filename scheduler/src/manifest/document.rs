@@ -3,6 +3,7 @@
 use std::io::Read;
 use std::path::Path;
 
+use assay_core::model::PodId;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -76,21 +77,83 @@ pub(super) struct Document {
     pub(super) file: String,
     /// Its number in the file, from 1.
     pub(super) number: usize,
-    /// Its kind.
+    /// Its kind; where another project has a kind of the same name, with that project's group: `Job.batch.volcano.sh`.
     pub(super) kind: String,
-    /// The object.
+    /// The object, without fields that are null.
     pub(super) value: Value,
+}
+
+/// Kinds that are read, with their API group.
+const KINDS: [(&str, &str); 16] = [
+    ("Pod", ""),
+    ("Node", ""),
+    ("Namespace", ""),
+    ("PersistentVolume", ""),
+    ("PersistentVolumeClaim", ""),
+    ("Deployment", "apps"),
+    ("ReplicaSet", "apps"),
+    ("StatefulSet", "apps"),
+    ("DaemonSet", "apps"),
+    ("Job", "batch"),
+    ("CronJob", "batch"),
+    ("StorageClass", "storage.k8s.io"),
+    ("PodDisruptionBudget", "policy"),
+    ("NodePool", "karpenter.sh"),
+    ("NodeClaim", "karpenter.sh"),
+    ("AKSNodeClass", "karpenter.azure.com"),
+];
+
+/// Kinds that live in a namespace, `default` where they name none.
+const NAMESPACED: [&str; 9] = [
+    "Pod",
+    "PersistentVolumeClaim",
+    "Deployment",
+    "ReplicaSet",
+    "StatefulSet",
+    "DaemonSet",
+    "Job",
+    "CronJob",
+    "PodDisruptionBudget",
+];
+
+/// The kind as it is told from another project's of the same name; else what `apiVersion` was expected to be.
+fn qualified(kind: &str, api_version: Option<&str>) -> Result<String, String> {
+    let Some((_, expected)) = KINDS.iter().find(|(known, _)| *known == kind) else {
+        return Ok(kind.to_owned());
+    };
+    // Items of a list may leave their version out.
+    let Some(version) = api_version else { return Ok(kind.to_owned()) };
+    let group = version.split_once('/').map_or("", |(group, _)| group);
+    if group == *expected {
+        Ok(kind.to_owned())
+    } else if group.contains('.') {
+        // Volcano, for one, has Jobs too.
+        Ok(format!("{kind}.{group}"))
+    } else {
+        let expected =
+            if expected.is_empty() { "v1".to_owned() } else { format!("{expected}/ and a version") };
+        Err(format!("expected {expected} for a {kind}, found {version:?}"))
+    }
 }
 
 impl Document {
     /// Kind, namespace and name, for messages.
     pub(super) fn object(&self) -> String {
         let meta = |field: &str| self.value.pointer(&format!("/metadata/{field}")).and_then(Value::as_str);
-        match (meta("namespace"), meta("name").or_else(|| meta("generateName"))) {
+        // A spec that stands in no file has no namespace either.
+        let default = Some("default").filter(|_| self.number > 0 && NAMESPACED.contains(&self.kind.as_str()));
+        match (meta("namespace").or(default), meta("name").or_else(|| meta("generateName"))) {
             (Some(namespace), Some(name)) => format!("{} {namespace}/{name}", self.kind),
             (None, Some(name)) => format!("{} {name}", self.kind),
             _ => self.kind.clone(),
         }
+    }
+
+    /// Namespace and name, where the object has a name at all.
+    pub(super) fn pod_id(&self) -> Option<PodId> {
+        let meta = self.value.get("metadata")?;
+        let namespace = meta.get("namespace").and_then(Value::as_str).unwrap_or("default");
+        Some(PodId::new(namespace, meta.get("name")?.as_str().filter(|name| !name.is_empty())?))
     }
 
     /// Something wrong with a field of this object.
@@ -106,10 +169,23 @@ impl Document {
 
     /// The object as a type of ours; an error names the field.
     pub(super) fn typed<T: DeserializeOwned>(&self) -> Result<T, ManifestError> {
-        serde_path_to_error::deserialize(&self.value).map_err(|error| {
-            let path = error.path().to_string();
-            let field = if path == "." { "" } else { &path };
-            self.error(field, problem_of(error.inner()))
+        self.typed_at("", &self.value)
+    }
+
+    /// A part of the object as a type of ours; `path` is where the part stands.
+    pub(super) fn typed_at<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        value: &Value,
+    ) -> Result<T, ManifestError> {
+        serde_path_to_error::deserialize(value).map_err(|error| {
+            let below = error.path().to_string();
+            let field = match (path, below.as_str()) {
+                (path, ".") => path.to_owned(),
+                ("", below) => below.to_owned(),
+                (path, below) => format!("{path}.{below}"),
+            };
+            self.error(&field, problem_of(error.inner()))
         })
     }
 }
@@ -117,23 +193,48 @@ impl Document {
 /// The documents of a source. Empty ones are skipped, `List`s unfolded.
 pub(super) fn split(source: &Source) -> Result<Vec<Document>, ManifestError> {
     let mut documents = Vec::new();
-    let trimmed = source.text.trim_start_matches('\u{feff}');
+    let text = source.text.trim_start_matches('\u{feff}');
+    let wrong = |number: usize, problem: String| ManifestError {
+        document: number,
+        ..whole_file(&source.name, problem)
+    };
     // JSON is YAML, but its own parser is ten times faster and this is what kubectl writes for large clusters.
-    if trimmed.trim_start().starts_with('{')
-        && let Ok(value) = serde_json::from_str::<Value>(trimmed)
-    {
-        unfold(source, 1, value, 0, &mut documents)?;
+    if looks_like_json(text) {
+        for (index, value) in serde_json::Deserializer::from_str(text).into_iter::<Value>().enumerate() {
+            let value = value.map_err(|error| wrong(index + 1, format!("not JSON: {error}")))?;
+            unfold(source, index + 1, value, 0, &mut documents)?;
+        }
         return Ok(documents);
     }
-    for (index, document) in serde_yaml_ng::Deserializer::from_str(trimmed).enumerate() {
+    for (index, document) in serde_yaml_ng::Deserializer::from_str(text).enumerate() {
         let number = index + 1;
-        let value = Value::deserialize(document).map_err(|error| ManifestError {
-            document: number,
-            ..whole_file(&source.name, format!("not YAML: {error}"))
-        })?;
+        let not_yaml = |error: serde_yaml_ng::Error| wrong(number, format!("not YAML: {error}"));
+        // Its own values know of `<<` and refuse a key that is given twice.
+        let mut value = serde_yaml_ng::Value::deserialize(document).map_err(not_yaml)?;
+        value.apply_merge().map_err(not_yaml)?;
+        let value = serde_yaml_ng::from_value(value).map_err(not_yaml)?;
         unfold(source, number, value, 0, &mut documents)?;
     }
     Ok(documents)
+}
+
+/// Whether text starts as a JSON object does: `{` and a quoted name. YAML's short form does not quote names as a rule, and
+/// is not followed by other documents in JSON's way.
+fn looks_like_json(text: &str) -> bool {
+    let inside = text.trim_start().strip_prefix('{').map(str::trim_start);
+    inside.is_some_and(|inside| inside.starts_with('"')) && !text.contains("\n---")
+}
+
+/// Takes out what is null: to Kubernetes a field that is null is not there.
+fn drop_nulls(value: &mut Value) {
+    match value {
+        Value::Object(fields) => {
+            fields.retain(|_, field| !field.is_null());
+            fields.values_mut().for_each(drop_nulls);
+        }
+        Value::Array(items) => items.iter_mut().for_each(drop_nulls),
+        _ => {}
+    }
 }
 
 fn unfold(
@@ -151,8 +252,14 @@ fn unfold(
     if value.is_null() {
         return Ok(());
     }
+    if value.is_array() {
+        return Err(fail("", "expected a Kubernetes object, found a list"));
+    }
     if !value.is_object() {
         return Err(fail("", "expected a Kubernetes object, found a plain value"));
+    }
+    if depth == 0 {
+        drop_nulls(&mut value);
     }
     let Some(kind) = value.get("kind").and_then(Value::as_str).map(str::to_owned) else {
         return Err(fail("kind", "expected the kind of a Kubernetes object, found none"));
@@ -162,8 +269,11 @@ fn unfold(
             return Err(fail("items", "expected objects, found lists of lists"));
         }
         let item_kind = kind.strip_suffix("List").filter(|kind| !kind.is_empty()).map(str::to_owned);
-        let Some(Value::Array(items)) = value.get_mut("items").map(Value::take) else {
-            return Err(fail("items", "expected a list of objects"));
+        let items = match value.get_mut("items").map(Value::take) {
+            Some(Value::Array(items)) => items,
+            // What Go writes for an empty list.
+            None => Vec::new(),
+            Some(_) => return Err(fail("items", "expected a list of objects")),
         };
         for mut item in items {
             // Items of a typed list may leave their kind out.
@@ -174,6 +284,8 @@ fn unfold(
         }
         return Ok(());
     }
+    let kind = qualified(&kind, value.get("apiVersion").and_then(Value::as_str))
+        .map_err(|problem| fail("apiVersion", &problem))?;
     documents.push(Document { file: source.name.clone(), number, kind, value });
     Ok(())
 }

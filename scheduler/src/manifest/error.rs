@@ -41,7 +41,22 @@ pub(super) fn problem_of(error: &impl fmt::Display) -> String {
     let text = text.split(" at line ").next().unwrap_or(&text);
     let rest = ["invalid type: ", "invalid value: "].iter().find_map(|prefix| text.strip_prefix(prefix));
     match rest.and_then(|rest| rest.rsplit_once(", expected ")) {
-        Some((found, expected)) => format!("expected {expected}, found {found}"),
+        Some((found, expected)) => {
+            format!("expected {}, found {}", in_manifest_words(expected), in_manifest_words(found))
+        }
         None => text.to_owned(),
+    }
+}
+
+/// The words of people who write manifests for those of people who write Rust.
+fn in_manifest_words(text: &str) -> &str {
+    match text {
+        "a map" | "map" => "an object",
+        "a sequence" | "sequence" => "a list",
+        "u32" | "u64" => "a whole number of zero or more",
+        "i32" | "i64" => "a whole number",
+        "null" | "unit value" => "nothing",
+        text if text.starts_with("struct ") => "an object",
+        text => text,
     }
 }

@@ -8,6 +8,8 @@
 //! class that says something impossible, is an error that names file, document, object and field. A *pod* that says
 //! something impossible is kept aside with the same words, and does not disturb the others.
 
+mod claim;
+mod class;
 mod controller;
 mod document;
 mod error;
@@ -39,8 +41,12 @@ pub struct Manifests {
     pub daemon_sets: Vec<DaemonSet>,
     /// Nodes.
     pub nodes: Vec<Node>,
-    /// Pools.
+    /// Pools to buy for.
     pub pools: Vec<NodePool>,
+    /// Names of static pools, for which nothing is bought.
+    pub static_pools: Vec<String>,
+    /// Machines on their way, as far as their objects tell.
+    claims: Vec<claim::ClaimObject>,
     /// Node classes.
     pub classes: Vec<NodeClass>,
     /// Pods that cannot be read, and why.
@@ -73,7 +79,7 @@ impl Manifests {
             let class = || NodeClass::with_defaults(&pool.node_class);
             classes.entry(pool.node_class.clone()).or_insert_with(class);
         }
-        Snapshot {
+        let mut snapshot = Snapshot {
             pods: self.pods,
             daemon_sets: self.daemon_sets,
             nodes: self.nodes,
@@ -84,7 +90,10 @@ impl Manifests {
                 .collect(),
             classes: classes.into_values().collect(),
             ..Snapshot::default()
-        }
+        };
+        let claims: Vec<_> = self.claims.into_iter().map(|object| object.resolve(&snapshot)).collect();
+        snapshot.node_claims = claims;
+        snapshot
     }
 
     /// The reasons of pods that cannot be read, as a plan lists them.
@@ -102,9 +111,15 @@ impl Manifests {
 struct Reader {
     read: Manifests,
     /// Names seen, by kind, so that a second object of one name is noticed.
-    seen: BTreeSet<(&'static str, String)>,
+    seen: BTreeSet<(String, String)>,
+    /// Names made for objects that have a `generateName` only.
+    generated: u64,
     /// Controllers that wait for their pods, in the order they came.
     controllers: Vec<controller::Controller>,
+    /// Pods that these controllers stand for.
+    replicas: u32,
+    /// Owners of the pods in the input.
+    owned: BTreeSet<controller::Owner>,
     /// Kinds nobody here reads, with how many there were.
     ignored: BTreeMap<String, usize>,
 }
@@ -112,82 +127,103 @@ struct Reader {
 impl Reader {
     fn read(&mut self, document: &Document) -> Result<(), ManifestError> {
         match document.kind.as_str() {
-            "Pod" => self.pod(document),
-            "Deployment" | "ReplicaSet" | "StatefulSet" | "Job" => {
-                let controller = controller::Controller::read(document)?;
-                self.controllers.push(controller);
-                Ok(())
+            "Pod" => self.pod(document)?,
+            "Deployment" | "ReplicaSet" | "StatefulSet" | "Job" => self.controller(document)?,
+            "DaemonSet" => {
+                let meta = self.meta(document)?;
+                let template = document.typed::<objects::Workload>()?.spec.template;
+                let template: objects::PodTemplate = document.typed_at("spec.template", &template)?;
+                let spec = pod::spec(document, "spec.template.spec", &template.spec)?;
+                self.read.daemon_sets.push(DaemonSet { id: meta.pod_id(), spec: Arc::new(spec) });
             }
-            "DaemonSet" => self.daemon_set(document),
             "Node" => {
-                let node = node::read(document)?;
-                self.name_once("Node", document, node.name.to_string())?;
-                self.read.nodes.push(node);
-                Ok(())
+                let meta = self.meta(document)?;
+                self.read.nodes.push(node::read(document, &meta, &mut self.read.warnings)?);
             }
             "NodePool" => {
-                let pool = pool::read(document, &mut self.read.warnings)?;
-                self.name_once("NodePool", document, pool.name.clone())?;
-                self.read.pools.push(pool);
-                Ok(())
+                let meta = self.meta(document)?;
+                let name = meta.name.clone();
+                match pool::read(document, meta, &mut self.read.warnings)? {
+                    Some(pool) => self.read.pools.push(pool),
+                    None => self.read.static_pools.push(name),
+                }
+            }
+            "NodeClaim" => {
+                let meta = self.meta(document)?;
+                self.read.claims.push(claim::read(document, meta)?);
             }
             "AKSNodeClass" => {
-                let class = pool::read_class(document)?;
-                self.name_once("AKSNodeClass", document, class.name.clone())?;
-                self.read.classes.push(class);
-                Ok(())
+                let meta = self.meta(document)?;
+                self.read.classes.push(class::read(document, &meta)?);
             }
             // Read by Kubernetes or by later decisions; nothing of them changes this one.
             "Namespace"
             | "PodDisruptionBudget"
             | "StorageClass"
             | "PersistentVolume"
-            | "PersistentVolumeClaim" => Ok(()),
-            other => {
-                *self.ignored.entry(other.to_owned()).or_default() += 1;
-                Ok(())
-            }
+            | "PersistentVolumeClaim" => {}
+            other => *self.ignored.entry(other.to_owned()).or_default() += 1,
         }
+        Ok(())
     }
 
-    fn name_once(
-        &mut self,
-        kind: &'static str,
-        document: &Document,
-        name: String,
-    ) -> Result<(), ManifestError> {
-        if self.seen.insert((kind, name)) {
-            Ok(())
+    /// Metadata of an object, whose name must be its own.
+    fn meta(&mut self, document: &Document) -> Result<Meta, ManifestError> {
+        let mut meta = Meta::read(document)?;
+        let key = |meta: &Meta| (document.kind.clone(), meta.pod_id().to_string());
+        // As the API server does: every object with `generateName` is another one.
+        while meta.name.is_empty() || meta.is_generated && self.seen.contains(&key(&meta)) {
+            meta.is_generated = true;
+            meta.name = format!("{}{}", meta.generate_name, self.generated);
+            self.generated += 1;
+        }
+        if self.seen.insert(key(&meta)) {
+            Ok(meta)
         } else {
             Err(document.error("metadata.name", "is given twice"))
         }
     }
 
     fn pod(&mut self, document: &Document) -> Result<(), ManifestError> {
-        let meta = Meta::read(document)?;
-        let id = meta.pod_id();
-        self.name_once("Pod", document, id.to_string())?;
+        let meta = match Meta::read(document) {
+            Ok(_) => self.meta(document)?,
+            Err(error) => {
+                // Labels, say, that are none: as long as it has a name, the pod can be told of by it.
+                let id = document.pod_id().ok_or_else(|| error.clone())?;
+                self.read.invalid_pods.push((id, error.to_string()));
+                return Ok(());
+            }
+        };
+        self.owned.extend(meta.owners());
         match pod::read(document, &meta) {
             Ok(pod) => self.read.pods.push(pod),
-            Err(error) => self.read.invalid_pods.push((id, error.to_string())),
+            Err(error) => self.read.invalid_pods.push((meta.pod_id(), error.to_string())),
         }
         Ok(())
     }
 
-    fn daemon_set(&mut self, document: &Document) -> Result<(), ManifestError> {
-        let meta = Meta::read(document)?;
-        let id = meta.pod_id();
-        self.name_once("DaemonSet", document, id.to_string())?;
-        let template: objects::Workload = document.typed()?;
-        let spec = pod::spec(document, "spec.template.spec", &template.spec.template.spec)?;
-        self.read.daemon_sets.push(DaemonSet { id, spec: Arc::new(spec) });
+    fn controller(&mut self, document: &Document) -> Result<(), ManifestError> {
+        let meta = self.meta(document)?;
+        let controller = controller::Controller::read(document, &meta)?;
+        self.replicas = self.replicas.saturating_add(controller.replicas);
+        if self.replicas > controller::PODS_MAX {
+            let field = if document.kind == "Job" { "spec.parallelism" } else { "spec.replicas" };
+            let (most, found) = (controller::PODS_MAX, controller.replicas);
+            let problem = format!("expected at most {most} pods of all controllers, found {found} more");
+            return Err(document.error(field, problem));
+        }
+        self.controllers.push(controller);
         Ok(())
     }
 
     fn finish(mut self) -> Manifests {
-        controller::expand(std::mem::take(&mut self.controllers), &mut self.read);
+        controller::expand(std::mem::take(&mut self.controllers), self.owned, &mut self.read);
         for (kind, count) in self.ignored {
-            self.read.warnings.push(format!("{count} {kind} ignored: not a kind that placement depends on"));
+            let why = match kind.as_str() {
+                "CronJob" => "its Jobs are read where they exist",
+                _ => "not a kind that placement depends on",
+            };
+            self.read.warnings.push(format!("{count} {kind} ignored: {why}"));
         }
         self.read
     }

@@ -1,11 +1,11 @@
 //! Nodes as they are.
 
-use assay_core::model::{Node, ResourceList};
+use assay_core::model::Node;
 use serde::Deserialize;
 
 use super::document::Document;
 use super::error::ManifestError;
-use super::objects::{Meta, Quantities, TaintObject};
+use super::objects::{Condition, Meta, Quantities, TaintObject};
 use super::pod;
 
 #[derive(Debug, Default, Deserialize)]
@@ -18,9 +18,8 @@ struct NodeObject {
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 struct NodeSpec {
-    provider_id: Option<String>,
     #[serde(rename = "providerID")]
-    provider_id_upper: Option<String>,
+    provider_id: String,
     taints: Vec<TaintObject>,
     unschedulable: bool,
 }
@@ -30,28 +29,26 @@ struct NodeSpec {
 struct NodeStatus {
     capacity: Quantities,
     allocatable: Quantities,
-    conditions: Vec<ConditionObject>,
+    conditions: Vec<Condition>,
 }
 
-#[derive(Debug, Deserialize)]
-struct ConditionObject {
-    #[serde(rename = "type")]
-    condition_type: String,
-    #[serde(default)]
-    status: String,
-}
-
-pub(super) fn read(document: &Document) -> Result<Node, ManifestError> {
-    let meta = Meta::read(document)?;
+pub(super) fn read(
+    document: &Document,
+    meta: &Meta,
+    warnings: &mut Vec<String>,
+) -> Result<Node, ManifestError> {
     let object: NodeObject = document.typed()?;
     let capacity = pod::resource_list(document, "status.capacity", &object.status.capacity)?;
-    let allocatable = pod::resource_list(document, "status.allocatable", &object.status.allocatable)?;
-    if allocatable == ResourceList::default() {
-        return Err(
-            document.error("status.allocatable", "expected what the node gives to pods, found nothing")
-        );
+    let mut allocatable = pod::resource_list(document, "status.allocatable", &object.status.allocatable)?;
+    if object.status.allocatable.is_empty() {
+        // As the API server does for a node that says nothing of it.
+        allocatable = capacity.clone();
     }
-    let ready = object.status.conditions.iter().find(|condition| condition.condition_type == "Ready");
+    if allocatable.is_zero() {
+        let problem = "nothing of it is given: no pod is put there";
+        warnings.push(document.error("status.allocatable", problem).to_string());
+    }
+    let ready = object.status.conditions.iter().find(|condition| condition.name == "Ready");
     Ok(Node {
         name: meta.name.as_str().into(),
         labels: meta.labels.clone(),
@@ -59,7 +56,7 @@ pub(super) fn read(document: &Document) -> Result<Node, ManifestError> {
         taints: pod::taints(document, "spec.taints", &object.spec.taints)?,
         capacity: if object.status.capacity.is_empty() { allocatable.clone() } else { capacity },
         allocatable,
-        provider_id: object.spec.provider_id_upper.or(object.spec.provider_id).unwrap_or_default(),
+        provider_id: object.spec.provider_id,
         // A manifest written by hand has no conditions: the node is there to be used.
         ready: ready.is_none_or(|condition| condition.status == "True"),
         unschedulable: object.spec.unschedulable,

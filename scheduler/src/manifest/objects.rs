@@ -1,6 +1,7 @@
 //! The fields of Kubernetes objects that Assay reads, and no others.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use assay_core::model::{Labels, PodId};
 use assay_shared::Quantity;
@@ -16,6 +17,9 @@ use super::error::ManifestError;
 pub(super) struct Meta {
     pub(super) name: String,
     pub(super) generate_name: String,
+    /// Whether `name` was made from `generate_name`.
+    #[serde(skip)]
+    pub(super) is_generated: bool,
     pub(super) namespace: String,
     pub(super) labels: Labels,
     pub(super) annotations: Labels,
@@ -40,6 +44,13 @@ impl Meta {
         Ok(metadata)
     }
 
+    /// Its owners, with its own namespace.
+    pub(super) fn owners(&self) -> Vec<(Arc<str>, String, String)> {
+        let namespace = self.pod_id().namespace;
+        let owner = |owner: &OwnerReference| (Arc::clone(&namespace), owner.kind.clone(), owner.name.clone());
+        self.owner_references.iter().map(owner).collect()
+    }
+
     /// Namespace and name.
     pub(super) fn pod_id(&self) -> PodId {
         let namespace = if self.namespace.is_empty() { "default" } else { &self.namespace };
@@ -60,6 +71,8 @@ pub(super) struct OwnerReference {
 #[derive(Debug, Clone, Deserialize)]
 pub(super) struct Workload {
     pub(super) spec: WorkloadSpec,
+    #[serde(default)]
+    pub(super) status: WorkloadStatus,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -68,8 +81,31 @@ pub(super) struct WorkloadSpec {
     pub(super) replicas: Option<u32>,
     pub(super) parallelism: Option<u32>,
     pub(super) completions: Option<u32>,
-    pub(super) suspend: Option<bool>,
-    pub(super) template: PodTemplate,
+    #[serde(default)]
+    pub(super) suspend: bool,
+    /// Read on its own: what is wrong with it concerns its pods only.
+    pub(super) template: Value,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct WorkloadStatus {
+    pub(super) succeeded: u32,
+    pub(super) conditions: Vec<Condition>,
+}
+
+/// A condition of an object.
+#[derive(Debug, Clone, Deserialize)]
+pub(super) struct Condition {
+    #[serde(rename = "type")]
+    pub(super) name: String,
+    #[serde(default)]
+    pub(super) status: String,
+}
+
+/// Whether a condition is true.
+pub(super) fn holds(conditions: &[Condition], name: &str) -> bool {
+    conditions.iter().any(|condition| condition.name == name && condition.status == "True")
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -108,6 +144,7 @@ pub(super) struct PodSpec {
     pub(super) volumes: Vec<Value>,
     pub(super) resource_claims: Vec<Value>,
     pub(super) host_network: bool,
+    pub(super) scheduling_gates: Vec<Value>,
 }
 
 /// Amounts by resource name.

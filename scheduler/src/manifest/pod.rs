@@ -7,11 +7,10 @@
 use std::sync::Arc;
 
 use assay_core::model::{
-    Labels, Pod, PodOwner, PodPhase, PodSpec, PreferredTerm, ResourceList, Taint, TaintEffect, Timestamp,
-    Toleration, TolerationOperator, UnsupportedConstraint,
+    Pod, PodOwner, PodPhase, PodSpec, PreferredTerm, ResourceList, Taint, TaintEffect, Timestamp, Toleration,
+    TolerationOperator, UnsupportedConstraint,
 };
 use assay_core::requirement::{Operator, Requirement, ValueSet};
-use assay_shared::Quantity;
 use serde_json::{Value, json};
 
 use super::document::Document;
@@ -170,6 +169,9 @@ fn unsupported(path: &str, spec: &objects::PodSpec) -> Vec<UnsupportedConstraint
             fields.push(format!("{path}.volumes[{index}]"));
         }
     }
+    if !spec.scheduling_gates.is_empty() {
+        fields.push(format!("{path}.schedulingGates"));
+    }
     if !spec.resource_claims.is_empty() {
         fields.push(format!("{path}.resourceClaims"));
     }
@@ -277,36 +279,46 @@ pub(super) fn resource_list(
     Ok(resources)
 }
 
-/// What one container asks for: its requests, and its limits where a request is missing.
-fn container(document: &Document, path: &str, resources: &Resources) -> Result<ResourceList, ManifestError> {
-    let mut asked: Quantities = resources.requests.clone();
-    for (name, limit) in &resources.limits {
-        asked.entry(name.clone()).or_insert(*limit);
-    }
-    // Names the list that holds the field, so that the message points at what was written.
-    let field = |name: &str| if resources.requests.contains_key(name) { "requests" } else { "limits" };
-    for (name, quantity) in &asked {
-        if *quantity < Quantity::default() {
-            let path = format!("{path}.resources.{}.{name}", field(name));
-            return Err(
-                document.error(&path, format!("expected a quantity of zero or more, found {quantity}"))
-            );
+/// What one container, or a pod as a whole, asks for: its requests, and its limits where a request is missing.
+fn asked(document: &Document, path: &str, resources: &Resources) -> Result<ResourceList, ManifestError> {
+    let missing = resources.limits.iter().filter(|(name, _)| !resources.requests.contains_key(*name));
+    let limits: Quantities = missing.map(|(name, quantity)| (name.clone(), *quantity)).collect();
+    let mut sum = ResourceList::default();
+    for (list, listed) in [("requests", &resources.requests), ("limits", &limits)] {
+        let path = format!("{path}.resources.{list}");
+        for (name, quantity) in listed {
+            // As the API server: half a GPU cannot be given.
+            if !is_divisible(name) && quantity.milli_value() % 1000 != 0 {
+                let problem = format!("expected a whole number, found {quantity}");
+                return Err(document.error(&format!("{path}.{name}"), problem));
+            }
         }
+        sum += &resource_list(document, &path, listed)?;
     }
-    resource_list(document, &format!("{path}.resources.requests"), &asked)
+    Ok(sum)
+}
+
+/// Whether a container may ask for a fraction of it.
+fn is_divisible(name: &str) -> bool {
+    matches!(name, "cpu" | "memory" | "ephemeral-storage")
+}
+
+/// Whether a pod may ask for it as a whole (KEP-2837).
+fn is_of_pods(name: &str) -> bool {
+    matches!(name, "cpu" | "memory") || name.starts_with("hugepages-")
 }
 
 /// What a pod takes, its slot included.
 fn requests(document: &Document, path: &str, spec: &objects::PodSpec) -> Result<ResourceList, ManifestError> {
     let mut running = ResourceList::default();
     for (index, object) in spec.containers.iter().enumerate() {
-        running += &container(document, &format!("{path}.containers[{index}]"), &object.resources)?;
+        running += &asked(document, &format!("{path}.containers[{index}]"), &object.resources)?;
     }
     // Init containers run one after the other, beside the restartable ones that were started before them.
     let mut sidecars = ResourceList::default();
     let mut starting = ResourceList::default();
     for (index, object) in spec.init_containers.iter().enumerate() {
-        let own = container(document, &format!("{path}.initContainers[{index}]"), &object.resources)?;
+        let own = asked(document, &format!("{path}.initContainers[{index}]"), &object.resources)?;
         if object.restart_policy == "Always" {
             sidecars += &own;
             starting = starting.max_of_each(&sidecars);
@@ -315,26 +327,31 @@ fn requests(document: &Document, path: &str, spec: &objects::PodSpec) -> Result<
         }
     }
     let mut total = (running + &sidecars).max_of_each(&starting);
-    let whole_pod = container(document, path, &spec.resources)?;
-    let set =
-        |name: &str| spec.resources.requests.contains_key(name) || spec.resources.limits.contains_key(name);
-    if set("cpu") {
-        total.cpu = whole_pod.cpu;
-    }
-    if set("memory") {
-        total.memory = whole_pod.memory;
-    }
-    for (name, amount) in &whole_pod.extended {
-        total.set_extended(name, *amount);
+    let whole_pod = asked(document, path, &spec.resources)?;
+    let containers = || spec.containers.iter().chain(&spec.init_containers);
+    // The API server fills in a pod-level request from the containers', and from the pod-level limit only where none asks.
+    let decides = |name: &str| {
+        let of_container = |one: &objects::Container| {
+            one.resources.requests.contains_key(name) || one.resources.limits.contains_key(name)
+        };
+        spec.resources.requests.contains_key(name)
+            || spec.resources.limits.contains_key(name) && !containers().any(of_container)
+    };
+    for name in spec.resources.requests.keys().chain(spec.resources.limits.keys()) {
+        if !is_of_pods(name) {
+            let field = format!("{path}.resources.requests.{name}");
+            return Err(document.error(&field, "expected cpu, memory or hugepages of a pod as a whole"));
+        }
+        match name.as_str() {
+            _ if !decides(name) => {}
+            "cpu" => total.cpu = whole_pod.cpu,
+            "memory" => total.memory = whole_pod.memory,
+            other => total.set_extended(other, whole_pod.extended(other)),
+        }
     }
     total += &resource_list(document, &format!("{path}.overhead"), &spec.overhead)?;
     total.pods = 1;
     Ok(total)
-}
-
-/// Labels of a pod template.
-pub(super) fn template_labels(template: &objects::PodTemplate) -> Arc<Labels> {
-    Arc::new(template.metadata.labels.clone())
 }
 
 #[cfg(test)]
@@ -377,6 +394,21 @@ mod tests {
                 3000,
                 "a pod-level request stands for the containers'",
             ),
+            (
+                json!({"containers": [c("1"), c("1")], "resources": {"limits": {"cpu": "8"}}}),
+                2000,
+                "a pod-level limit stands for a request only where no container asks",
+            ),
+            (
+                json!({"containers": [{}], "resources": {"limits": {"cpu": "8"}}}),
+                8000,
+                "a pod-level limit stands for a request where no container asks",
+            ),
+            (
+                json!({"containers": [c("4")], "resources": {"requests": {"cpu": "3"}}}),
+                3000,
+                "a pod-level request counts even where it is smaller",
+            ),
             (json!({}), 0, "nothing asked, nothing taken"),
         ];
         for (spec, milli, what) in cases {
@@ -405,8 +437,20 @@ mod tests {
                 "pods.yaml: Pod p: spec.containers[0].resources.requests.cpu: expected a quantity of zero or more",
             ),
             (
+                json!({"containers": [{"resources": {"limits": {"nvidia.com/gpu": "500m"}}}]}),
+                "pods.yaml: Pod p: spec.containers[0].resources.limits.nvidia.com/gpu: expected a whole number, found 500m",
+            ),
+            (
+                json!({"overhead": {"cpu": "-1"}}),
+                "pods.yaml: Pod p: spec.overhead.cpu: expected a quantity of zero or more, found -1",
+            ),
+            (
+                json!({"resources": {"requests": {"nvidia.com/gpu": "1"}}}),
+                "pods.yaml: Pod p: spec.resources.requests.nvidia.com/gpu: expected cpu, memory or hugepages",
+            ),
+            (
                 json!({"containers": 7}),
-                "pods.yaml: Pod p: spec.containers: expected a sequence, found integer `7`",
+                "pods.yaml: Pod p: spec.containers: expected a list, found integer `7`",
             ),
             (
                 json!({"tolerations": [{"key": "a", "operator": "Maybe"}]}),

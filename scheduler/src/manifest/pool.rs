@@ -1,12 +1,14 @@
-//! NodePools (`karpenter.sh/v1`) and AKSNodeClasses (`karpenter.azure.com/v1beta1`), the older spellings of the AKS pages included.
+//! NodePools (`karpenter.sh/v1`), the older spellings of the AKS pages included.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use assay_core::model::{
-    Budget, BudgetNodes, ConsolidationPolicy, DisruptionPolicy, Labels, Limits, MismatchPolicy, NodeClass,
-    NodePool, Wait,
+    Budget, BudgetNodes, ConsolidationPolicy, DisruptionPolicy, Labels, Limits, MismatchPolicy, NodePool,
+    Wait,
 };
-use assay_shared::units::Bytes;
+use assay_core::requirement::{Operator, Requirement, is_well_known};
+use assay_shared::labels::{karpenter, kubernetes};
 use serde::Deserialize;
 
 use super::document::Document;
@@ -31,6 +33,7 @@ struct PoolSpec {
     #[serde(default)]
     limits: Quantities,
     weight: Option<u32>,
+    replicas: Option<u64>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -83,22 +86,31 @@ struct BudgetObject {
     nodes: Option<String>,
     #[serde(default)]
     reasons: Vec<String>,
+    schedule: Option<String>,
+    duration: Option<String>,
 }
 
-/// A pool.
-pub(super) fn read(document: &Document, warnings: &mut Vec<String>) -> Result<NodePool, ManifestError> {
-    let meta = Meta::read(document)?;
+/// A pool; `None` for a static one, whose size its owner decides.
+pub(super) fn read(
+    document: &Document,
+    meta: Meta,
+    warnings: &mut Vec<String>,
+) -> Result<Option<NodePool>, ManifestError> {
     let PoolObject { spec } = document.typed()?;
-    let mut warn = |field: &str, text: &str| warnings.push(document.error(field, text).to_string());
+    if spec.replicas.is_some() {
+        let problem = "a static pool: nothing is bought for it";
+        warnings.push(document.error("spec.replicas", problem).to_string());
+        return Ok(None);
+    }
     let template = &spec.template.spec;
     let path = "spec.template.spec";
-    let weight = spec.weight.unwrap_or(0);
-    if weight > 100 {
+    if let Some(weight) = spec.weight.filter(|weight| !(1..=100).contains(weight)) {
         return Err(document.error("spec.weight", format!("expected 1 to 100, found {weight}")));
     }
     let disruption = &spec.disruption;
     if disruption.expire_after.is_some() {
-        warn("spec.disruption.expireAfter", "older spelling, read as spec.template.spec.expireAfter");
+        let text = "older spelling, read as spec.template.spec.expireAfter";
+        warnings.push(document.error("spec.disruption.expireAfter", text).to_string());
     }
     let expire_after = match template.expire_after.as_ref().or(disruption.expire_after.as_ref()) {
         Some(text) => wait(document, "spec.template.spec.expireAfter", text)?,
@@ -109,7 +121,8 @@ pub(super) fn read(document: &Document, warnings: &mut Vec<String>) -> Result<No
         Some("WhenEmpty") => ConsolidationPolicy::WhenEmpty,
         Some("Balanced") => ConsolidationPolicy::Balanced,
         Some("WhenUnderutilized") => {
-            warn("spec.disruption.consolidationPolicy", "older spelling, read as WhenEmptyOrUnderutilized");
+            let text = "older spelling, read as WhenEmptyOrUnderutilized";
+            warnings.push(document.error("spec.disruption.consolidationPolicy", text).to_string());
             ConsolidationPolicy::WhenEmptyOrUnderutilized
         }
         Some(other) => {
@@ -133,6 +146,7 @@ pub(super) fn read(document: &Document, warnings: &mut Vec<String>) -> Result<No
                 document
                     .error(&field, format!("expected a number or a percentage up to 100%, found {nodes:?}"))
             })?;
+            check_budget(document, &format!("spec.disruption.budgets[{index}]"), budget)?;
             policy.budgets.push(Budget { nodes, reasons: budget.reasons.clone() });
         }
     }
@@ -146,18 +160,39 @@ pub(super) fn read(document: &Document, warnings: &mut Vec<String>) -> Result<No
         }
     };
     let grace = template.termination_grace_period.as_deref();
-    Ok(NodePool {
+    let requirements = pod::requirements(document, &format!("{path}.requirements"), &template.requirements)?;
+    check_requirements(document, &format!("{path}.requirements"), &requirements, warnings)?;
+    for (key, value) in &spec.template.metadata.labels {
+        let field = format!("spec.template.metadata.labels[{key}]");
+        check_key(document, &field, key, warnings)?;
+        if !is_label_value(value) {
+            let problem = format!(
+                "expected at most 63 letters, digits, '-', '_' and '.', a letter or digit first and last, found {value:?}"
+            );
+            return Err(document.error(&field, problem));
+        }
+    }
+    let taints = pod::taints(document, &format!("{path}.taints"), &template.taints)?;
+    let startup_taints = pod::taints(document, &format!("{path}.startupTaints"), &template.startup_taints)?;
+    let mut seen = BTreeSet::new();
+    for taint in taints.iter().chain(&startup_taints) {
+        if !seen.insert((&taint.key, taint.effect)) {
+            let problem = format!("expected each key and effect once, found {taint} again");
+            return Err(document.error(&format!("{path}.taints"), problem));
+        }
+    }
+    Ok(Some(NodePool {
         name: meta.name,
         node_class: Some(&template.node_class_ref.name)
             .filter(|name| !name.is_empty())
             .map_or("default", |name| name)
             .to_owned(),
-        weight,
+        weight: spec.weight.unwrap_or(0),
         labels: spec.template.metadata.labels,
         annotations: spec.template.metadata.annotations,
-        taints: pod::taints(document, &format!("{path}.taints"), &template.taints)?,
-        startup_taints: pod::taints(document, &format!("{path}.startupTaints"), &template.startup_taints)?,
-        requirements: pod::requirements(document, &format!("{path}.requirements"), &template.requirements)?,
+        taints,
+        startup_taints,
+        requirements,
         limits: limits(document, &spec.limits)?,
         disruption: policy,
         expire_after,
@@ -165,7 +200,83 @@ pub(super) fn read(document: &Document, warnings: &mut Vec<String>) -> Result<No
             .map(|text| duration(document, &format!("{path}.terminationGracePeriod"), text))
             .transpose()?,
         mismatch_policy,
-    })
+    }))
+}
+
+fn check_budget(document: &Document, path: &str, budget: &BudgetObject) -> Result<(), ManifestError> {
+    const REASONS: [&str; 3] = ["Underutilized", "Empty", "Drifted"];
+    for (index, reason) in budget.reasons.iter().enumerate() {
+        if !REASONS.contains(&reason.as_str()) {
+            let problem = format!("expected one of {}, found {reason:?}", REASONS.join(", "));
+            return Err(document.error(&format!("{path}.reasons[{index}]"), problem));
+        }
+    }
+    if let Some(text) = &budget.duration {
+        duration(document, &format!("{path}.duration"), text)?;
+    }
+    if budget.schedule.is_some() == budget.duration.is_some() {
+        Ok(())
+    } else {
+        Err(document.error(path, "expected schedule and duration together, found one of them"))
+    }
+}
+
+/// What the CRD demands of requirements beyond their being sets.
+fn check_requirements(
+    document: &Document,
+    path: &str,
+    requirements: &[Requirement],
+    warnings: &mut Vec<String>,
+) -> Result<(), ManifestError> {
+    for (index, requirement) in requirements.iter().enumerate() {
+        let path = format!("{path}[{index}]");
+        check_key(document, &format!("{path}.key"), &requirement.key, warnings)?;
+        let is_range =
+            matches!(requirement.operator, Operator::Gt | Operator::Lt | Operator::Gte | Operator::Lte);
+        if is_range && requirement.values.iter().any(|value| value.starts_with('-')) {
+            let found = requirement.values.join(", ");
+            let problem = format!("expected a whole number of zero or more, found {found:?}");
+            return Err(document.error(&format!("{path}.values"), problem));
+        }
+        if let Some(least) = requirement.min_values {
+            let field = format!("{path}.minValues");
+            if !(1..=50).contains(&least) {
+                return Err(document.error(&field, format!("expected 1 to 50, found {least}")));
+            }
+            let values = requirement.values.len();
+            if requirement.operator == Operator::In && values < least as usize {
+                let problem = format!("expected at most the number of values, {values}, found {least}");
+                return Err(document.error(&field, problem));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Whether a pool may say anything of this label. A label of the provider that nobody knows would match no machine; it is
+/// most likely misspelt.
+fn check_key(
+    document: &Document,
+    field: &str,
+    key: &str,
+    warnings: &mut Vec<String>,
+) -> Result<(), ManifestError> {
+    if key == kubernetes::HOSTNAME || key.starts_with("karpenter.sh/") && key != karpenter::CAPACITY_TYPE {
+        return Err(document.error(field, format!("expected a label that pools may set, found {key}")));
+    }
+    let of_provider = ["karpenter.azure.com/", "kubernetes.azure.com/"];
+    if of_provider.iter().any(|domain| key.starts_with(domain)) && !is_well_known(key) {
+        warnings.push(document.error(field, format!("{key} is no label of the provider")).to_string());
+    }
+    Ok(())
+}
+
+fn is_label_value(text: &str) -> bool {
+    let inside = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+    let ends = [text.bytes().next(), text.bytes().next_back()];
+    text.len() <= 63
+        && text.bytes().all(inside)
+        && ends.into_iter().flatten().all(|byte| byte.is_ascii_alphanumeric())
 }
 
 fn limits(document: &Document, listed: &Quantities) -> Result<Limits, ManifestError> {
@@ -213,49 +324,4 @@ fn duration(document: &Document, field: &str, text: &str) -> Result<Duration, Ma
         rest = tail.get(1..).unwrap_or_default();
     }
     Ok(Duration::from_secs(seconds))
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct ClassObject {
-    spec: ClassSpec,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-struct ClassSpec {
-    max_pods: Option<u32>,
-    #[serde(rename = "osDiskSizeGB")]
-    os_disk_size_gb: Option<u64>,
-    image_family: Option<String>,
-}
-
-/// A node class.
-pub(super) fn read_class(document: &Document) -> Result<NodeClass, ManifestError> {
-    const FAMILIES: [&str; 4] = ["Ubuntu", "Ubuntu2204", "Ubuntu2404", "AzureLinux"];
-    let meta = Meta::read(document)?;
-    let ClassObject { spec } = document.typed()?;
-    let mut class = NodeClass::with_defaults(&meta.name);
-    if let Some(pods) = spec.max_pods {
-        if !(10..=250).contains(&pods) {
-            return Err(document.error("spec.maxPods", format!("expected 10 to 250, found {pods}")));
-        }
-        class.max_pods = Some(pods);
-    }
-    if let Some(gigabytes) = spec.os_disk_size_gb {
-        if !(30..=2048).contains(&gigabytes) {
-            return Err(
-                document.error("spec.osDiskSizeGB", format!("expected 30 to 2048, found {gigabytes}"))
-            );
-        }
-        class.os_disk = Bytes(gigabytes * 1_000_000_000);
-    }
-    if let Some(family) = spec.image_family {
-        if !FAMILIES.contains(&family.as_str()) {
-            let problem = format!("expected one of {}, found {family:?}", FAMILIES.join(", "));
-            return Err(document.error("spec.imageFamily", problem));
-        }
-        class.image_family = family;
-    }
-    Ok(class)
 }

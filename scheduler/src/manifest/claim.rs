@@ -1,0 +1,205 @@
+//! NodeClaims (`karpenter.sh/v1`): machines that were asked for.
+//!
+//! Once the provider has answered, the object tells what the machine is. Before that its requirements leave a choice: it is
+//! counted as the cheapest type and offering they allow, which is what the provider would ask for first.
+
+use std::sync::Arc;
+
+use assay_core::catalog::{CapacityType, InstanceType, Offering};
+use assay_core::engine::labels_of;
+use assay_core::model::{ClaimState, Labels, NodeClaim, NodePool, ResourceList, Snapshot, Taint, Timestamp};
+use assay_core::requirement::{Requirements, ValueSet};
+use assay_shared::labels::{karpenter, kubernetes};
+use assay_shared::units::UsdPerHour;
+use serde::Deserialize;
+
+use super::document::Document;
+use super::error::ManifestError;
+use super::objects::{Condition, Expression, Meta, Quantities, TaintObject, holds};
+use super::pod;
+
+#[derive(Debug, Deserialize)]
+struct Object {
+    spec: Spec,
+    #[serde(default)]
+    status: Status,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Spec {
+    #[serde(default)]
+    requirements: Vec<Expression>,
+    #[serde(default)]
+    resources: Resources,
+    #[serde(default)]
+    taints: Vec<TaintObject>,
+    #[serde(default)]
+    node_class_ref: ClassRef,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Resources {
+    requests: Quantities,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct ClassRef {
+    name: String,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Status {
+    node_name: String,
+    #[serde(rename = "providerID")]
+    provider_id: String,
+    capacity: Quantities,
+    allocatable: Quantities,
+    conditions: Vec<Condition>,
+}
+
+/// A claim as its object tells it; what the object leaves open is settled by [`ClaimObject::resolve`].
+#[derive(Debug, Clone)]
+pub(super) struct ClaimObject {
+    name: String,
+    labels: Labels,
+    /// Its pool; a claim made by hand has none.
+    pool: Option<String>,
+    node_class: String,
+    requirements: Requirements,
+    requests: ResourceList,
+    capacity: ResourceList,
+    allocatable: ResourceList,
+    taints: Vec<Taint>,
+    state: ClaimState,
+    created: Timestamp,
+    node_name: String,
+    provider_id: String,
+}
+
+pub(super) fn read(document: &Document, meta: Meta) -> Result<ClaimObject, ManifestError> {
+    let Object { spec, status } = document.typed()?;
+    let path = "spec.requirements";
+    let requirements = pod::requirements(document, path, &spec.requirements)?;
+    let requirements = Requirements::from_list(&requirements)
+        .map_err(|error| document.error(path, error.to_string()))?
+        .intersect(&Requirements::from_labels(&meta.labels));
+    let owner = meta.owner_references.iter().find(|owner| owner.kind == "NodePool");
+    let pool = meta.labels.get(karpenter::NODEPOOL).or_else(|| owner.map(|owner| &owner.name)).cloned();
+    let state = if meta.deletion_timestamp.is_some() {
+        ClaimState::Terminating
+    } else {
+        let reached = [
+            ("Initialized", ClaimState::Initialized),
+            ("Registered", ClaimState::Registered),
+            ("Launched", ClaimState::Launched),
+        ];
+        let reached = reached.into_iter().find(|(condition, _)| holds(&status.conditions, condition));
+        reached.map_or(ClaimState::Pending, |(_, state)| state)
+    };
+    Ok(ClaimObject {
+        pool,
+        node_class: Some(spec.node_class_ref.name)
+            .filter(|name| !name.is_empty())
+            .unwrap_or_else(|| "default".to_owned()),
+        requirements,
+        requests: pod::resource_list(document, "spec.resources.requests", &spec.resources.requests)?,
+        capacity: pod::resource_list(document, "status.capacity", &status.capacity)?,
+        allocatable: pod::resource_list(document, "status.allocatable", &status.allocatable)?,
+        taints: pod::taints(document, "spec.taints", &spec.taints)?,
+        state,
+        created: pod::timestamp(document, meta.creation_timestamp.as_deref())?,
+        node_name: status.node_name,
+        provider_id: status.provider_id,
+        name: meta.name,
+        labels: meta.labels,
+    })
+}
+
+impl ClaimObject {
+    /// The claim, with what its object leaves open taken from the pools and types of `snapshot`.
+    pub(super) fn resolve(self, snapshot: &Snapshot) -> NodeClaim {
+        let pool = snapshot.pools.iter().find(|pool| self.pool.as_ref() == Some(&pool.name));
+        let class = pool.map_or(&self.node_class, |pool| &pool.node_class);
+        let types = snapshot.instance_types.get(class).map_or(&[][..], |types| types.as_slice());
+        let bought = self.cheapest(types, pool);
+        let mut labels = match (bought, pool) {
+            (Some((kind, offering)), Some(pool)) => {
+                labels_of(pool, kind, &offering.zone, offering.capacity_type)
+            }
+            (_, pool) => pool.map(|pool| pool.labels.clone()).unwrap_or_default(),
+        };
+        labels.extend(self.labels.clone());
+        let told = |key: &str| self.labels.get(key).map(|value| Arc::from(value.as_str()));
+        let (kind, offering) = bought.unzip();
+        let capacity = if self.capacity.is_zero() {
+            kind.map(|kind| kind.capacity.clone()).unwrap_or_default()
+        } else {
+            self.capacity
+        };
+        let allocatable = if self.allocatable.is_zero() {
+            kind.map(InstanceType::allocatable).unwrap_or_default()
+        } else {
+            self.allocatable
+        };
+        let joined = snapshot.nodes.iter().find(|node| {
+            *node.name == *self.node_name
+                || !self.provider_id.is_empty() && node.provider_id == self.provider_id
+        });
+        let node = joined.map(|node| Arc::clone(&node.name));
+        NodeClaim {
+            name: self.name.into(),
+            pool: self.pool.unwrap_or_default(),
+            instance_type: told(kubernetes::INSTANCE_TYPE)
+                .or_else(|| kind.map(|kind| Arc::clone(&kind.name)))
+                .unwrap_or_default(),
+            zone: told(kubernetes::ZONE)
+                .or_else(|| offering.map(|offering| Arc::clone(&offering.zone)))
+                .unwrap_or_default(),
+            capacity_type: self
+                .labels
+                .get(karpenter::CAPACITY_TYPE)
+                .and_then(|text| text.parse().ok())
+                .or_else(|| offering.map(|offering| offering.capacity_type))
+                .unwrap_or(CapacityType::OnDemand),
+            price: offering.map_or(UsdPerHour::ZERO, |offering| offering.price),
+            requirements: self.requirements,
+            requests: self.requests,
+            capacity,
+            allocatable,
+            labels,
+            taints: self.taints,
+            state: self.state,
+            created: self.created,
+            node: node.or_else(|| (!self.node_name.is_empty()).then(|| self.node_name.into())),
+        }
+    }
+
+    /// The cheapest type and offering that the requirements allow and that holds the requests. What is already asked for may
+    /// have been sold out since, so availability does not count.
+    fn cheapest<'t>(
+        &self,
+        types: &'t [InstanceType],
+        pool: Option<&NodePool>,
+    ) -> Option<(&'t InstanceType, &'t Offering)> {
+        let mut given = pool.map(|pool| Requirements::from_labels(&pool.labels)).unwrap_or_default();
+        given = given.intersect(&Requirements::from_labels(&self.labels));
+        let allows = |key: &str, value: &str| {
+            self.requirements.get(key).is_none_or(|set: &ValueSet| set.allows(value))
+        };
+        let possible = types.iter().filter(|kind| {
+            self.requests.fits(&kind.allocatable())
+                && self.requirements.check_offered(&kind.requirements.intersect(&given)).is_ok()
+        });
+        let offerings = possible.flat_map(|kind| kind.offerings.iter().map(move |offering| (kind, offering)));
+        offerings
+            .filter(|(_, offering)| {
+                allows(kubernetes::ZONE, &offering.zone)
+                    && allows(karpenter::CAPACITY_TYPE, offering.capacity_type.as_str())
+            })
+            .min_by_key(|(kind, offering)| (offering.price, Arc::clone(&kind.name)))
+    }
+}

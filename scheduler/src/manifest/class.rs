@@ -1,0 +1,53 @@
+//! AKSNodeClasses (`karpenter.azure.com/v1beta1`), as far as they change what a machine holds.
+
+use assay_core::model::NodeClass;
+use assay_shared::units::Bytes;
+use serde::Deserialize;
+
+use super::document::Document;
+use super::error::ManifestError;
+use super::objects::Meta;
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct ClassObject {
+    spec: ClassSpec,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct ClassSpec {
+    max_pods: Option<u32>,
+    #[serde(rename = "osDiskSizeGB")]
+    os_disk_size_gb: Option<u64>,
+    image_family: Option<String>,
+}
+
+/// A node class.
+pub(super) fn read(document: &Document, meta: &Meta) -> Result<NodeClass, ManifestError> {
+    const FAMILIES: [&str; 4] = ["Ubuntu", "Ubuntu2204", "Ubuntu2404", "AzureLinux"];
+    let ClassObject { spec } = document.typed()?;
+    let mut class = NodeClass::with_defaults(&meta.name);
+    if let Some(pods) = spec.max_pods {
+        if !(10..=250).contains(&pods) {
+            return Err(document.error("spec.maxPods", format!("expected 10 to 250, found {pods}")));
+        }
+        class.max_pods = Some(pods);
+    }
+    if let Some(gigabytes) = spec.os_disk_size_gb {
+        if !(30..=2048).contains(&gigabytes) {
+            return Err(
+                document.error("spec.osDiskSizeGB", format!("expected 30 to 2048, found {gigabytes}"))
+            );
+        }
+        class.os_disk = Bytes(gigabytes * 1_000_000_000);
+    }
+    if let Some(family) = spec.image_family {
+        if !FAMILIES.contains(&family.as_str()) {
+            let problem = format!("expected one of {}, found {family:?}", FAMILIES.join(", "));
+            return Err(document.error("spec.imageFamily", problem));
+        }
+        class.image_family = family;
+    }
+    Ok(class)
+}
