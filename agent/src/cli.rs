@@ -1,6 +1,7 @@
 //! The command line of `assay-agent`.
 //!
-//! Exit status: 0 when it did what was asked, 2 on bad usage or bad input, with one line on standard error.
+//! Exit status: 0 when it did what was asked, 1 when a report did not get through, 2 on bad usage or bad input, with one
+//! line on standard error.
 
 mod survey;
 
@@ -9,6 +10,7 @@ use std::process::ExitCode;
 use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 
+use crate::link::args::{self as run, RunArgs};
 use survey::SurveyArgs;
 
 /// Surveys the hardware of one machine, and prints it or reports it to a scheduler.
@@ -28,6 +30,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Survey(SurveyArgs),
+    Run(RunArgs),
 }
 
 /// Runs the program.
@@ -38,10 +41,11 @@ pub fn main() -> ExitCode {
         Err(error) => return usage(&error),
     };
     let result = match cli.command {
-        Command::Survey(args) => survey::run(&args),
+        Command::Survey(args) => survey::run(&args).map(|()| ExitCode::SUCCESS),
+        Command::Run(args) => run::run(&args),
     };
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("assay-agent: {error:#}");
             ExitCode::from(2)

@@ -16,6 +16,7 @@ pub mod disks;
 pub mod gpu;
 pub mod host;
 pub mod imds;
+pub mod link;
 pub mod memory;
 pub mod network;
 pub mod numa;

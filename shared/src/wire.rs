@@ -22,6 +22,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::protocol::{AgentMessage, ServerMessage};
+use crate::report::HardwareReport;
 pub use reader::FrameReader;
 
 /// Version of the frame and of the layout of bodies. `protocol::PROTOCOL_VERSION` is that of the messages' meaning.
@@ -218,6 +219,15 @@ impl Message for ServerMessage {
             }
         }
     }
+}
+
+/// Whether a report fits one message, as a [`AgentMessage::Full`].
+///
+/// # Errors
+/// [`WireError::TooLarge`] where it does not.
+pub fn check_report(report: &HardwareReport) -> Result<(), WireError> {
+    let largest = u64::MAX; // every generation takes eight bytes
+    encode(Kind::Full, &(largest, report)).map(drop)
 }
 
 /// Fixed-width little-endian integers: what bincode 1, bincode 2 `legacy()` and wincode all write.

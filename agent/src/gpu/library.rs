@@ -107,7 +107,7 @@ impl GpuLibraryError {
 }
 
 /// The driver's management library.
-pub trait GpuLibrary: Debug {
+pub trait GpuLibrary: Debug + Send {
     /// Reads everything it knows.
     ///
     /// # Errors

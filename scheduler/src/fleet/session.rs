@@ -12,7 +12,7 @@ use assay_shared::protocol::{
     AgentMessage, CloseCode, Generation, Hello, Notice, PROTOCOL_VERSION, RefusalReason, Section,
     ServerMessage, apply_sections,
 };
-use assay_shared::wire::{FrameReader, Message, WireError};
+use assay_shared::wire::{FrameReader, Message, WireError, check_report};
 use assay_shared::{HardwareReport, NodeName};
 use quinn::{Connection, ConnectionError, ReadError, RecvStream, SendStream, VarInt, WriteError};
 use rustls_pki_types::CertificateDer;
@@ -259,7 +259,7 @@ async fn reports(
                 send_message(shared, control, &ServerMessage::Ack { generation }).await?;
             }
             AgentMessage::Delta { base, generation, sections } => {
-                let Some(report) = apply(shared, agent, base, generation, sections)? else {
+                let Some(report) = apply(shared, agent, base, sections)? else {
                     Counters::count(&shared.counters.resyncs);
                     send_message(shared, control, &ServerMessage::SendFull).await?;
                     continue;
@@ -291,7 +291,6 @@ fn apply(
     shared: &Shared,
     agent: &Agent,
     base: Generation,
-    generation: Generation,
     sections: Vec<Section>,
 ) -> Result<Option<Box<HardwareReport>>, End> {
     let Some(last) = shared.registry.base(&agent.node, agent.session, base) else {
@@ -300,12 +299,8 @@ fn apply(
     let mut report = Box::new(HardwareReport::clone(&last));
     apply_sections(&mut report, sections);
     // Deltas must not add up to what no full report could be.
-    let full = AgentMessage::Full { generation, report };
-    full.encode()?;
-    match full {
-        AgentMessage::Full { report, .. } => Ok(Some(report)),
-        _ => Ok(None),
-    }
+    check_report(&report)?;
+    Ok(Some(report))
 }
 
 /// Hands a report over. A scheduler that does not keep up costs the agent its connection, never the server memory.

@@ -224,6 +224,7 @@ fn frames_are_refused_for_what_is_wrong_with_them() {
 fn a_report_over_the_limit_is_not_sent() {
     let mut report = HardwareReport::default();
     report.cpu.model = Fact::Measured("x".repeat(BODY_LIMIT));
+    check_report(&report).unwrap_err();
     let error = AgentMessage::Full { generation: 1, report: Box::new(report) }.encode().unwrap_err();
     assert!(matches!(error, WireError::TooLarge { length } if length > BODY_LIMIT as u64), "{error}");
 }

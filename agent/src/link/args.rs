@@ -1,0 +1,155 @@
+//! `assay-agent run`: the link as a program.
+//!
+//! Surveys this machine (or the one below `--root`), reports it to the scheduler and stays, on one thread. Ends on SIGTERM
+//! and SIGINT with a word to the scheduler.
+
+use std::io;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use assay_shared::report::ScheduledEvent;
+use assay_shared::{Fact, HardwareReport, NodeName};
+use tokio::runtime::{Builder, Handle};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tracing_subscriber::EnvFilter;
+
+use super::{
+    Credentials, LinkConfig, LinkEndpoint, Reconnect, ReportSource, SchedulerAddress, report_once, run_link,
+};
+use crate::imds::client;
+use crate::sources::{SourceArgs, Sources};
+
+/// Report this machine to a scheduler, and stay connected.
+#[derive(Debug, Clone, clap::Args)]
+#[command(after_help = "Examples:
+  assay-agent run --scheduler assay.example.com:7443 --node-name $(hostname) \\
+      --ca ca.crt --cert node.crt --key node.key
+  assay-agent run … --once      one report, acknowledged; for checking a set-up")]
+pub struct RunArgs {
+    /// Scheduler to report to; port 7443 unless given.
+    #[arg(long, value_name = "HOST[:PORT]", env = "ASSAY_SCHEDULER")]
+    pub scheduler: SchedulerAddress,
+    /// Kubernetes name of the node this machine is.
+    #[arg(long, value_name = "NAME", env = "NODE_NAME")]
+    pub node_name: NodeName,
+    /// PEM file with the authority of the scheduler's certificate; read again for each connection.
+    #[arg(long, value_name = "FILE", env = "ASSAY_CA")]
+    pub ca: PathBuf,
+    /// PEM file with the certificate of this node; read again for each connection.
+    #[arg(long, value_name = "FILE", env = "ASSAY_CERT")]
+    pub cert: PathBuf,
+    /// PEM file with its private key; read again for each connection.
+    #[arg(long, value_name = "FILE", env = "ASSAY_KEY")]
+    pub key: PathBuf,
+    /// Name in the scheduler's certificate, where it is not the host it is reached at.
+    #[arg(long, value_name = "NAME")]
+    pub server_name: Option<String>,
+    /// Report once, and exit 0 when the scheduler has acknowledged it, or 1.
+    #[arg(long)]
+    pub once: bool,
+    /// Survey this often; otherwise as often as the scheduler says.
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=86_400))]
+    pub interval: Option<u32>,
+    /// What to survey.
+    #[command(flatten)]
+    pub sources: SourceArgs,
+}
+
+/// Surveys with IMDS's answer. Lives on the threads that may block.
+struct Machine {
+    sources: Sources,
+    node: NodeName,
+    runtime: Handle,
+    /// Name of the VM, as its scheduled events call it.
+    vm_name: Fact<String>,
+}
+
+impl ReportSource for Machine {
+    fn survey(&mut self) -> HardwareReport {
+        let answer = self.runtime.block_on(self.sources.ask_imds());
+        if let Some(instance) = answer.as_ref().and_then(|answer| answer.instance.measured()) {
+            self.vm_name = instance.name.clone();
+        }
+        self.sources.survey(Some(self.node.as_str()), answer)
+    }
+
+    fn urgent(&mut self) -> Option<Fact<Vec<ScheduledEvent>>> {
+        let endpoint = self.sources.imds_endpoint()?;
+        Some(self.runtime.block_on(client::scheduled_events(&endpoint, &self.vm_name)))
+    }
+}
+
+/// Runs the command. Without `--once` it returns when it is told to stop.
+///
+/// # Errors
+/// Where what it was given cannot be used: a file, a root, a socket.
+pub fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
+    log_to_stderr();
+    // For whoever asks for the process's default; the link itself brings its own.
+    if rustls::crypto::aws_lc_rs::default_provider().install_default().is_err() {
+        anyhow::bail!("another crypto provider is installed in this process");
+    }
+    let sources = args.sources.open()?;
+    let credentials =
+        Credentials::Files { ca: args.ca.clone(), certificate: args.cert.clone(), key: args.key.clone() };
+    // What is wrong from the start is said at once; what goes wrong later is tried again.
+    credentials.check()?;
+    let config = LinkConfig {
+        scheduler: args.scheduler.clone(),
+        server_name: args.server_name.clone(),
+        node: args.node_name.clone(),
+        credentials,
+        interval: args.interval.map(|seconds| Duration::from_secs(seconds.into())),
+        reconnect: Reconnect::default(),
+    };
+    let runtime = Builder::new_current_thread().enable_all().build().context("start the runtime")?;
+    let source = Machine {
+        sources,
+        node: args.node_name.clone(),
+        runtime: runtime.handle().clone(),
+        vm_name: Fact::default(),
+    };
+    let code = runtime.block_on(report(args.once, config, source))?;
+    // A probe that hangs in a driver must not hold up the end.
+    runtime.shutdown_background();
+    Ok(code)
+}
+
+async fn report(once: bool, config: LinkConfig, source: Machine) -> anyhow::Result<ExitCode> {
+    let endpoint = LinkEndpoint::bind().context("open a UDP socket")?;
+    let ended = if once {
+        report_once(config, endpoint.clone(), source).await
+    } else {
+        let (stop, stopped) = watch::channel(false);
+        let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
+        let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
+        tokio::spawn(async move {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            stop.send_replace(true);
+        });
+        run_link(config, endpoint.clone(), source, stopped).await
+    };
+    endpoint.wait_idle().await;
+    match ended {
+        Ok(()) => Ok(ExitCode::SUCCESS),
+        Err(error) => {
+            eprintln!("assay-agent: {error}");
+            Ok(ExitCode::FAILURE)
+        }
+    }
+}
+
+/// `RUST_LOG` chooses what is logged; otherwise what an operator needs.
+fn log_to_stderr() {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let logging =
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_target(false);
+    // Fails only where logging is set up already.
+    let _ = logging.try_init();
+}

@@ -1,0 +1,105 @@
+//! Surveys again and again, on threads that may block, and between surveys looks at what cannot wait.
+
+use std::time::Duration;
+
+use assay_shared::report::ScheduledEvent;
+use assay_shared::{Fact, HardwareReport};
+use tokio::sync::{mpsc, watch};
+use tokio::task::spawn_blocking;
+use tokio::time::{Instant, sleep_until};
+
+use super::{LinkError, ReportSource};
+
+/// How often to look at what cannot wait. Azure announces the end of a spot VM 30 s ahead.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+
+/// What was observed.
+#[derive(Debug)]
+pub(super) enum Observation {
+    /// The whole machine.
+    Report(Box<HardwareReport>),
+    /// What the cloud announced, which is not what it was.
+    Events(Fact<Vec<ScheduledEvent>>),
+}
+
+/// The observations of one machine, one at a time: nothing is surveyed before the last one was taken.
+#[derive(Debug)]
+pub(super) struct Surveys {
+    observations: mpsc::Receiver<Observation>,
+    interval: watch::Sender<Duration>,
+    /// Set on the command line: the scheduler does not change it.
+    fixed: bool,
+}
+
+impl Surveys {
+    pub(super) fn start(source: impl ReportSource, fixed: Option<Duration>, otherwise: Duration) -> Self {
+        let (found, observations) = mpsc::channel(1);
+        let (interval, interval_now) = watch::channel(fixed.unwrap_or(otherwise));
+        tokio::spawn(observe(source, interval_now, found));
+        Self { observations, interval, fixed: fixed.is_some() }
+    }
+
+    /// The next observation.
+    pub(super) async fn next(&mut self) -> Result<Observation, LinkError> {
+        self.observations.recv().await.ok_or(LinkError::SurveyFailed)
+    }
+
+    /// Takes the scheduler's interval.
+    pub(super) fn survey_every(&self, interval: Duration) {
+        if !self.fixed && !interval.is_zero() {
+            self.interval.send_replace(interval);
+        }
+    }
+}
+
+/// Ends when nobody listens any more, or the source panicked.
+async fn observe(
+    mut source: impl ReportSource,
+    interval: watch::Receiver<Duration>,
+    found: mpsc::Sender<Observation>,
+) {
+    let mut look = true;
+    loop {
+        let surveyed = Instant::now();
+        let survey = spawn_blocking(move || {
+            let report = Box::new(source.survey());
+            (source, report)
+        });
+        let Ok((returned, report)) = survey.await else { return };
+        source = returned;
+        let mut events = report.events.clone();
+        if found.send(Observation::Report(report)).await.is_err() {
+            return;
+        }
+        loop {
+            let next = surveyed + *interval.borrow();
+            tokio::select! {
+                () = sleep_until(next.min(Instant::now() + LOOK_EVERY)) => {}
+                () = found.closed() => return,
+            }
+            if Instant::now() >= next {
+                break;
+            }
+            if !look {
+                continue;
+            }
+            let looking = spawn_blocking(move || {
+                let announced = source.urgent();
+                (source, announced)
+            });
+            let Ok((returned, announced)) = looking.await else { return };
+            source = returned;
+            match announced {
+                None => look = false,
+                // A look that failed is no news: the next survey says so.
+                Some(announced) if announced.is_measured() && announced != events => {
+                    events = announced.clone();
+                    if found.send(Observation::Events(announced)).await.is_err() {
+                        return;
+                    }
+                }
+                Some(_) => {}
+            }
+        }
+    }
+}
