@@ -1,8 +1,9 @@
 //! The built programs and libraries, for tests to run.
 
 use std::collections::BTreeSet;
+use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Output, Stdio};
 use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, ensure};
@@ -19,6 +20,28 @@ static BUILT: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
 /// It does not build.
 pub fn program(package: &str, name: &str) -> anyhow::Result<PathBuf> {
     Ok(build(package)?.join(name))
+}
+
+/// Runs `assay` with `input` on its standard input.
+///
+/// # Errors
+/// It does not build or start.
+pub fn assay(arguments: &[&str], input: &str) -> anyhow::Result<Output> {
+    let mut child = Command::new(program("assay-scheduler", "assay")?)
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .context("cannot start assay")?;
+    let mut stdin = child.stdin.take().context("a pipe was asked for")?;
+    let input = input.to_owned();
+    // On a thread of its own: the program may print more than a pipe holds before it has read everything. One that refuses
+    // its arguments is gone before it reads.
+    let writer = std::thread::spawn(move || drop(stdin.write_all(input.as_bytes())));
+    let output = child.wait_with_output().context("assay does not end")?;
+    drop(writer.join());
+    Ok(output)
 }
 
 /// The fake NVIDIA library.

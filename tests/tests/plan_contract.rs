@@ -2,24 +2,13 @@
 
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test that panics says where")]
 
-use std::io::Write;
-use std::process::{Command, Output, Stdio};
+use std::process::Output;
 
+use assay_tests::programs;
 use serde_json::Value;
 
-/// Runs `assay` with `input` on standard input.
 fn assay(arguments: &[&str], input: &str) -> Output {
-    let mut child =
-        Command::new(assay_tests::programs::program("assay-scheduler", "assay").expect("assay builds"))
-            .args(arguments)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("assay starts");
-    // A program that refuses its arguments may be gone before it reads.
-    let _ = child.stdin.take().expect("a pipe").write_all(input.as_bytes());
-    child.wait_with_output().expect("assay ends")
+    programs::assay(arguments, input).expect("assay runs")
 }
 
 fn plan(input: &str) -> Value {
