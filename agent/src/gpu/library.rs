@@ -47,10 +47,10 @@ pub struct LibraryDevice {
     pub compute_capability: Fact<String>,
     /// NUMA node.
     pub numa_node: Fact<u32>,
-    /// Whether it is split into instances.
-    pub mig: bool,
-    /// Whether it is a share that the hypervisor cut.
-    pub vgpu: bool,
+    /// Whether it is split into instances; absent where it cannot be.
+    pub mig: Fact<bool>,
+    /// Whether it is a share that the hypervisor cut; absent where the library has no notion of that.
+    pub vgpu: Fact<bool>,
     /// What is wrong with it, though it answers: a pending row remap, retired pages.
     pub faults: Vec<String>,
 }

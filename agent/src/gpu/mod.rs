@@ -188,17 +188,21 @@ fn unlisted_device(
 
 fn partition_of(facts: &GpuLibraryFacts) -> Fact<GpuPartition> {
     let devices = || facts.devices.iter().flatten();
-    if devices().any(|device| device.vgpu) {
+    if devices().any(|device| device.vgpu == Fact::Measured(true)) {
         return Fact::Measured(GpuPartition::Vgpu);
     }
-    if devices().any(|device| device.mig) {
+    if devices().any(|device| device.mig == Fact::Measured(true)) {
         return Fact::Measured(GpuPartition::Mig);
     }
     if devices().next().is_none() {
-        Fact::unavailable("no GPU answers")
-    } else {
-        Fact::Measured(GpuPartition::None)
+        return Fact::unavailable("no GPU answers");
     }
+    let not_told = |fact: &Fact<bool>| match fact {
+        Fact::Unavailable(reason) => Some(Fact::Unavailable(reason.clone())),
+        Fact::Measured(_) | Fact::Absent => None,
+    };
+    let unknown = devices().flat_map(|device| [&device.vgpu, &device.mig]).find_map(not_told);
+    unknown.unwrap_or(Fact::Measured(GpuPartition::None))
 }
 
 /// The kernel driver's version without its library: `NVRM version: NVIDIA UNIX x86_64 Kernel Module  550.54.15  …`.

@@ -103,16 +103,21 @@ fn facts(nvml: &nvml_wrapper::Nvml) -> Result<GpuLibraryFacts, GpuLibraryError> 
 fn device(nvml: &nvml_wrapper::Nvml, index: u32) -> Result<LibraryDevice, DeviceFault> {
     let device = nvml.device_by_index(index).map_err(|error| fault(&error))?;
     let pci = device.pci_info().map_err(|error| fault(&error))?;
+    let memory = device.memory_info();
+    if let Err(error @ NvmlError::GpuLost) = &memory {
+        // It had a handle, and is gone since: what it still says comes from the library's memory.
+        return Err(fault(error));
+    }
     let capability = device.cuda_compute_capability();
     Ok(LibraryDevice {
         pci_address: sysfs_address(&pci.bus_id),
         name: fact(device.name()),
         uuid: fact(device.uuid()),
-        memory: fact(device.memory_info().map(|memory| Bytes(memory.total))),
+        memory: fact(memory.map(|memory| Bytes(memory.total))),
         compute_capability: fact(capability.map(|version| format!("{}.{}", version.major, version.minor))),
         numa_node: fact(device.numa_node_id()),
-        mig: device.mig_mode().is_ok_and(|mode| mode.current == 1),
-        vgpu: device.virtualization_mode().is_ok_and(|mode| mode == GpuVirtualizationMode::Vgpu),
+        mig: fact(device.mig_mode().map(|mode| mode.current == 1)),
+        vgpu: fact(device.virtualization_mode().map(|mode| mode == GpuVirtualizationMode::Vgpu)),
         faults: faults(&device),
     })
 }

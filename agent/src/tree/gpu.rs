@@ -299,8 +299,8 @@ impl Gpu {
                 .compute_capability
                 .map_or(Fact::Absent, |it| Fact::Measured(it.to_owned())),
             numa_node: self.numa_node.map_or(Fact::Absent, Fact::Measured),
-            mig: driver.partition == GpuPartition::Mig,
-            vgpu: driver.partition == GpuPartition::Vgpu,
+            mig: Fact::Measured(driver.partition == GpuPartition::Mig),
+            vgpu: Fact::Measured(driver.partition == GpuPartition::Vgpu),
             faults,
         })
     }
