@@ -6,6 +6,8 @@
 //! master of an interface) are damaged like files, but not taken away: without them it is another machine, not a broken
 //! one.
 
+#![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test that panics says where")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::process::{Command, Stdio};
@@ -137,7 +139,10 @@ fn representatives(tree: &MemTree) -> BTreeSet<String> {
     let mut groups: BTreeMap<String, (String, String)> = BTreeMap::new();
     for path in tree.leaves() {
         let group = path.split('/').map(without_numbers).collect::<Vec<_>>().join("/");
-        groups.entry(group).and_modify(|(_, last)| last.clone_from(&path)).or_insert((path.clone(), path));
+        groups
+            .entry(group)
+            .and_modify(|(_, last)| last.clone_from(&path))
+            .or_insert_with(|| (path.clone(), path));
     }
     groups.into_values().flat_map(|(first, last)| [first, last]).collect()
 }

@@ -1,6 +1,8 @@
 //! The machines of `tests/machines` are surveyed and what must be found is found: in memory, and on disk by the program
 //! with a library that is really loaded. Both ways give the same report.
 
+#![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test that panics says where")]
+
 use std::fs;
 use std::process::Command;
 

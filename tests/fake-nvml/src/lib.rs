@@ -4,7 +4,7 @@
 //!   ASSAY_FAKE_NVML=script.toml --> Script --> nvml* functions --> whoever opened this library
 //! ```
 //!
-//! The script ([`script`]) says which devices there are and how each call behaves: a return code, a delay, or no answer
+//! The script (`src/script.rs`) says which devices there are and how each call behaves: a return code, a delay, or no answer
 //! at all. It is read anew by every `nvmlInit_v2`. A script that cannot be read is told on standard error, and
 //! initialization fails with `NVML_ERROR_UNKNOWN`.
 //!
