@@ -14,7 +14,13 @@ use clap::{Parser, Subcommand};
 
 /// A node autoprovisioner for Kubernetes on Azure that measures the hardware it buys.
 #[derive(Debug, Parser)]
-#[command(name = "assay", version, about, max_term_width = 100)]
+#[command(
+    name = "assay",
+    version,
+    propagate_version = true,
+    max_term_width = 100,
+    after_help = "`assay plan -f pods.yaml` needs no cluster and no account. `assay help <COMMAND>` has examples."
+)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,

@@ -180,12 +180,15 @@ impl Document {
     ) -> Result<T, ManifestError> {
         serde_path_to_error::deserialize(value).map_err(|error| {
             let below = error.path().to_string();
-            let field = match (path, below.as_str()) {
-                (path, ".") => path.to_owned(),
-                ("", below) => below.to_owned(),
-                (path, below) => format!("{path}.{below}"),
-            };
-            self.error(&field, problem_of(error.inner()))
+            let below = Some(below.as_str()).filter(|below| *below != ".");
+            let text = error.inner().to_string();
+            let missing = text.strip_prefix("missing field `").and_then(|rest| rest.split('`').next());
+            let parts = [Some(path).filter(|path| !path.is_empty()), below, missing];
+            let field = parts.into_iter().flatten().collect::<Vec<_>>().join(".");
+            match missing {
+                Some(_) => self.error(&field, "expected a value, found none"),
+                None => self.error(&field, problem_of(&text)),
+            }
         })
     }
 }

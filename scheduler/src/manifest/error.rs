@@ -35,10 +35,13 @@ impl fmt::Display for ManifestError {
 impl std::error::Error for ManifestError {}
 
 /// What serde says, as "expected …, found …".
-pub(super) fn problem_of(error: &impl fmt::Display) -> String {
-    let text = error.to_string();
+pub(super) fn problem_of(text: &str) -> String {
     // serde_json adds where in its input the value stood, which means nothing for a document already parsed.
-    let text = text.split(" at line ").next().unwrap_or(&text);
+    let text = text.split(" at line ").next().unwrap_or(text);
+    if text.starts_with("invalid length") {
+        // serde reads a list as the fields of an object in their order, and misses some.
+        return "expected an object, found a list".to_owned();
+    }
     let rest = ["invalid type: ", "invalid value: "].iter().find_map(|prefix| text.strip_prefix(prefix));
     match rest.and_then(|rest| rest.rsplit_once(", expected ")) {
         Some((found, expected)) => {
