@@ -45,6 +45,17 @@ pub fn machine(name: &str) -> anyhow::Result<Machine> {
     Machine::deserialize(table).with_context(|| format!("tests/machines/{name}.toml"))
 }
 
+/// The machine that this one's file names as its base.
+///
+/// # Errors
+/// There is none of this name, or its file is not TOML.
+pub fn base(name: &str) -> anyhow::Result<Option<String>> {
+    let path = directory().join(format!("{name}.toml"));
+    let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+    let table: toml::Table = toml::from_str(&text).with_context(|| path.display().to_string())?;
+    Ok(table.get("base").and_then(toml::Value::as_str).map(str::to_owned))
+}
+
 fn table(name: &str, bases: u32) -> anyhow::Result<toml::Table> {
     let path = directory().join(format!("{name}.toml"));
     let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
