@@ -41,16 +41,18 @@ pub enum DiskRole {
     Other,
 }
 
-/// Who uses a disk.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+/// Who uses a disk, most important first: of several users the first one counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum DiskUser {
-    /// The operating system is on it.
+    /// The operating system is on it, or swaps to it.
     Os,
     /// The kubelet's directory, or a volume of a pod, is on it.
     Kubelet,
     /// A software RAID is built on it.
     Md,
+    /// A device-mapper target (LVM, encryption) is built on it.
+    Dm,
     /// It is mounted somewhere else.
     Mount,
 }

@@ -136,6 +136,7 @@ pub(super) fn disks(page: &mut Page, disks: &Fact<Vec<Disk>>) {
             DiskUser::Os => "os",
             DiskUser::Kubelet => "kubelet",
             DiskUser::Md => "software RAID",
+            DiskUser::Dm => "device mapper",
             DiskUser::Mount => "mounted",
         });
         vec![
