@@ -30,8 +30,10 @@ const DATA: [&str; 3] = [
 /// IDE controllers of Gen1 machines: the operating system on the first, the temporary disk on the second.
 const GEN1_OS: &str = "00000000-0000-";
 const GEN1_TEMP: &str = "00000000-0001-";
-/// Virtual devices that are no disks.
-const VIRTUAL: [&str; 9] = ["loop", "ram", "zram", "dm-", "md", "sr", "fd", "nbd", "drbd"];
+/// Devices that are no disks, though some of them hang on a controller.
+const NO_DISKS: [&str; 9] = ["loop", "ram", "zram", "dm-", "md", "sr", "fd", "nbd", "drbd"];
+/// Where the kernel keeps block devices that no controller stands behind.
+const VIRTUAL: &str = "sys/devices/virtual/block/";
 
 /// Surveys the disks. Only IMDS knows whether the operating system disk is ephemeral.
 pub fn probe(fs: &dyn HostFs, instance: &Fact<Instance>) -> Fact<Vec<Disk>> {
@@ -40,7 +42,7 @@ pub fn probe(fs: &dyn HostFs, instance: &Fact<Instance>) -> Fact<Vec<Disk>> {
             return Fact::unavailable(format!("more than {DISKS_MAX} block devices: {BLOCK}"));
         }
         let mounts = Mounts::read(fs);
-        let real = names.into_iter().filter(|name| !VIRTUAL.iter().any(|prefix| name.starts_with(prefix)));
+        let real = names.into_iter().filter(|name| is_disk(fs, name));
         let mut disks: Vec<_> = real.map(|name| disk(fs, name, instance, &mounts)).collect();
         settle_operating_system(&mut disks);
         Fact::Measured(disks)
@@ -49,6 +51,18 @@ pub fn probe(fs: &dyn HostFs, instance: &Fact<Instance>) -> Fact<Vec<Disk>> {
 
 fn path(name: &str, file: &str) -> String {
     format!("{BLOCK}/{name}/{file}")
+}
+
+fn is_disk(fs: &dyn HostFs, name: &str) -> bool {
+    let virtual_device =
+        fs.resolve(&format!("{BLOCK}/{name}")).is_ok_and(|device| device.starts_with(VIRTUAL));
+    !virtual_device && !is_nvme_path(name) && !NO_DISKS.iter().any(|prefix| name.starts_with(prefix))
+}
+
+/// With NVMe multipath the kernel shows a namespace (`nvme0n1`) and, as hidden devices, each path to it (`nvme0c1n1`).
+fn is_nvme_path(name: &str) -> bool {
+    name.strip_prefix("nvme")
+        .is_some_and(|rest| rest.trim_start_matches(|c: char| c.is_ascii_digit()).starts_with('c'))
 }
 
 fn disk(fs: &dyn HostFs, name: String, instance: &Fact<Instance>, mounts: &Fact<Mounts>) -> Disk {
@@ -90,30 +104,39 @@ fn nvme_role(fs: &dyn HostFs, name: &str, model: &str) -> DiskRole {
     }
 }
 
-/// The VMBus identity stands in the path of the device: `…/<guid>/host0/target0:0:0/0:0:0:1`.
+/// The VMBus identity stands in the path of the device: `…/<guid>/host0/target0:0:0/0:0:0:1`. Older kernels number the
+/// directories (`vmbus_0_1`) and have it in the file `device_id` only.
 fn scsi_role(fs: &dyn HostFs, name: &str) -> DiskRole {
     let Ok(device) = fs.resolve(&path(name, "device")) else { return DiskRole::Other };
-    let device = device.to_ascii_lowercase();
     let lun = device.rsplit_once(':').and_then(|(_, lun)| lun.parse::<u32>().ok());
-    for part in device.split('/') {
-        if part == GEN2_SYSTEM {
-            return match lun {
-                Some(0) => DiskRole::Os,
-                Some(1) => DiskRole::Temp,
-                _ => DiskRole::Other,
-            };
-        }
-        if DATA.contains(&part) {
-            return DiskRole::Data;
-        }
-        if part.starts_with(GEN1_OS) {
-            return DiskRole::Os;
-        }
-        if part.starts_with(GEN1_TEMP) {
-            return DiskRole::Temp;
-        }
+    if let Some(role) = device.split('/').find_map(|part| controller_role(part, lun)) {
+        return role;
     }
-    DiskRole::Other
+    let ids = device.match_indices('/').map(|(end, _)| format!("{}/device_id", &device[..end]));
+    let roles = ids.filter_map(|id| match read::line(fs, &id, Missing::Absent) {
+        Fact::Measured(id) => controller_role(id.trim_matches(['{', '}']), lun),
+        Fact::Absent | Fact::Unavailable(_) => None,
+    });
+    roles.last().unwrap_or(DiskRole::Other)
+}
+
+/// What a controller of this identity is for; `None` where it is not one of Azure's.
+fn controller_role(id: &str, lun: Option<u32>) -> Option<DiskRole> {
+    let id = id.to_ascii_lowercase();
+    if id == GEN2_SYSTEM {
+        return Some(match lun {
+            Some(0) => DiskRole::Os,
+            Some(1) => DiskRole::Temp,
+            _ => DiskRole::Other,
+        });
+    }
+    if DATA.contains(&id.as_str()) {
+        return Some(DiskRole::Data);
+    }
+    if id.starts_with(GEN1_OS) {
+        return Some(DiskRole::Os);
+    }
+    id.starts_with(GEN1_TEMP).then_some(DiskRole::Temp)
 }
 
 /// Away from Azure no controller tells: the disk the root file system is on is the operating system's.
@@ -185,24 +208,48 @@ mod tests {
     }
 
     #[test]
-    fn who_uses_a_disk_is_told_by_mounts_and_holders() {
+    fn the_identity_of_a_controller_may_stand_in_a_file_only() {
         let mut tree = MemTree::default();
-        for (name, dev) in [("vda", "254:0"), ("vdb", "254:16"), ("vdc", "254:32"), ("vdd", "254:48")] {
-            block(&mut tree, name, "sys/devices/virtio");
-            tree.file(&format!("sys/block/{name}/dev"), format!("{dev}\n"));
+        for (name, bus, id, lun) in [
+            ("sda", "vmbus_0_1", "{F8B3781A-1E82-4818-A1C3-63D806EC15BB}", 0),
+            ("sdb", "vmbus_0_1", "{F8B3781A-1E82-4818-A1C3-63D806EC15BB}", 1),
+            ("sdc", "vmbus_0_2", "{f8b3781b-1e82-4818-a1c3-63d806ec15bb}", 4),
+            ("sdd", "vmbus_0_3", "{deadbeef-1e82-4818-a1c3-63d806ec15bb}", 0),
+        ] {
+            tree.file(&format!("sys/devices/vmbus/{bus}/device_id"), format!("{id}\n"));
+            scsi(&mut tree, name, bus, lun);
         }
-        tree.file("sys/block/vda/vda1/dev", "254:1\n").file("sys/block/vda/vda1/partition", "1\n");
-        tree.directory("sys/devices/md0").link_to("sys/block/vdc/holders/md0", "sys/devices/md0");
-        tree.file(
-            "proc/1/mountinfo",
-            "30 1 254:1 / / rw - ext4 /dev/vda1 rw\n\
-             31 1 254:16 / /var/lib/kubelet rw - ext4 /dev/vdb rw\nnot a line\n",
-        );
         let disks = probe(&tree, &Fact::Absent);
-        let users: Vec<_> = disks.measured().unwrap().iter().map(|disk| disk.in_use_by.clone()).collect();
-        let expected =
-            [DiskUser::Os.into(), DiskUser::Kubelet.into(), DiskUser::Md.into(), Fact::<DiskUser>::Absent];
-        assert_eq!(users, expected);
-        assert_eq!(disks.measured().unwrap()[0].role, DiskRole::Os, "the root file system is on it");
+        let roles: Vec<_> = disks.measured().unwrap().iter().map(|disk| disk.role).collect();
+        assert_eq!(roles, [DiskRole::Os, DiskRole::Temp, DiskRole::Data, DiskRole::Other]);
+    }
+
+    #[test]
+    fn a_disk_counts_once_and_what_is_no_disk_never() {
+        let mut tree = MemTree::default();
+        nvme(&mut tree, "nvme0n1", "Microsoft NVMe Direct Disk v2");
+        nvme(&mut tree, "nvme0c0n1", "Microsoft NVMe Direct Disk v2");
+        for name in ["loop0", "ram0", "zram0", "dm-0", "md127", "sr0"] {
+            tree.file(&format!("sys/block/{name}/size"), "8\n");
+        }
+        tree.file("sys/devices/virtual/block/zd0/size", "8\n");
+        tree.link_to("sys/block/zd0", "sys/devices/virtual/block/zd0");
+        let disks = probe(&tree, &Fact::Absent);
+        let names: Vec<_> = disks.measured().unwrap().iter().map(|disk| disk.name.as_str()).collect();
+        assert_eq!(names, ["nvme0n1"]);
+    }
+
+    #[test]
+    fn away_from_azure_the_operating_system_is_where_its_root_is() {
+        let mut tree = MemTree::default();
+        for (name, number) in [("vda", "254:0"), ("vdb", "254:16")] {
+            block(&mut tree, name, "sys/devices/virtio");
+            tree.file(&format!("sys/block/{name}/dev"), format!("{number}\n"));
+        }
+        tree.file("sys/block/vdb/vdb1/dev", "254:17\n");
+        tree.file("proc/1/mountinfo", "30 1 254:17 / / rw - ext4 /dev/root rw\n");
+        let disks = probe(&tree, &Fact::Absent);
+        let roles: Vec<_> = disks.measured().unwrap().iter().map(|disk| disk.role).collect();
+        assert_eq!(roles, [DiskRole::Other, DiskRole::Os]);
     }
 }
