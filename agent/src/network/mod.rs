@@ -20,6 +20,8 @@ const INTERFACES_MAX: usize = 4096;
 const BONDING_FILE: &str = "bonding_masters";
 /// `IFF_UP` of `include/uapi/linux/if.h`.
 const IFF_UP: u64 = 0x1;
+/// Octets of an Ethernet address.
+const ETHERNET_OCTETS: usize = 6;
 /// Driver of Azure's paravirtual interface.
 const SYNTHETIC: &str = "hv_netvsc";
 /// Drivers of Azure's virtual functions.
@@ -27,7 +29,15 @@ const FUNCTION_DRIVERS: [&str; 4] = ["mlx4_core", "mlx4_en", "mlx5_core", "mana"
 
 /// Surveys the network. Accelerated networking is a notion of Azure only.
 pub fn probe(fs: &dyn HostFs, cloud: &Fact<Cloud>) -> Network {
-    let interfaces = interfaces(fs);
+    let mut interfaces = interfaces(fs);
+    if *cloud == Fact::Measured(Cloud::None) {
+        // The same cards exist elsewhere; there they are ordinary ones, behind nothing.
+        for interface in interfaces.measured_mut().into_iter().flatten() {
+            if interface.role == InterfaceRole::Vf {
+                interface.role = InterfaceRole::Other;
+            }
+        }
+    }
     Network {
         accelerated_networking: match cloud {
             Fact::Measured(Cloud::None) | Fact::Absent => Fact::Absent,
@@ -72,6 +82,10 @@ fn behind(fs: &dyn HostFs, name: &str) -> Fact<()> {
     match read::directory(fs, &device, Missing::Absent) {
         Fact::Measured(_) => Fact::Measured(()),
         Fact::Absent if fs.exists(&path(name, "flags")) => Fact::Absent,
+        // A pod that ends takes its interface with it.
+        Fact::Absent if fs.list(CLASS).is_ok_and(|names| names.iter().all(|other| other != name)) => {
+            Fact::Absent
+        }
         Fact::Absent => {
             Fact::unavailable(format!("neither a virtual interface nor one with a device: {CLASS}/{name}"))
         }
@@ -82,34 +96,40 @@ fn behind(fs: &dyn HostFs, name: &str) -> Fact<()> {
 fn interface(fs: &dyn HostFs, name: String) -> NetworkInterface {
     // Only a driver makes an interface, so there is one.
     let driver = read::link_name(fs, &path(&name, "device/driver"), Missing::Unavailable);
+    let mac_address = mac_address(fs, &name);
     let role = match driver.measured().map(String::as_str) {
         Some(SYNTHETIC | "virtio_net") => InterfaceRole::Synthetic,
-        Some(driver) if FUNCTION_DRIVERS.contains(&driver) => InterfaceRole::Vf,
+        // IP over InfiniBand has the same driver and longer addresses.
+        Some(driver) if FUNCTION_DRIVERS.contains(&driver) && !is_longer_than_ethernet(&mac_address) => {
+            InterfaceRole::Vf
+        }
         _ => InterfaceRole::Other,
     };
-    let address = path(&name, "address");
-    let speed = path(&name, "speed");
-    NetworkInterface {
-        role,
-        driver,
-        mac_address: read::parsed(fs, &address, Missing::Unavailable, "a MAC address", |text| {
-            let pairs: Vec<_> = text.split(':').collect();
-            let pair = |pair: &&str| pair.len() == 2 && pair.bytes().all(|byte| byte.is_ascii_hexdigit());
-            (pairs.len() >= 6 && pairs.iter().all(pair)).then(|| text.to_ascii_lowercase())
-        }),
-        // -1 is the driver's way of not knowing; EINVAL that of one that is down or never tells.
-        speed_mbps: read::number::<i64>(fs, &speed, Missing::Absent).and_then(
-            |speed_read| match speed_read {
-                -1 => Fact::unavailable(format!("the driver does not know: {speed}")),
-                number => u32::try_from(number).map_or_else(
-                    |_| read::expected("a speed", &number.to_string(), &speed),
-                    |mbps| Fact::Measured(Mbps(mbps)),
-                ),
-            },
-        ),
-        up: up(fs, &name),
-        name,
-    }
+    NetworkInterface { role, driver, mac_address, speed_mbps: speed(fs, &name), up: up(fs, &name), name }
+}
+
+/// An address of six octets (Ethernet) or more (InfiniBand: twenty).
+fn mac_address(fs: &dyn HostFs, name: &str) -> Fact<String> {
+    read::parsed(fs, &path(name, "address"), Missing::Unavailable, "a MAC address", |text| {
+        let octets: Vec<_> = text.split(':').collect();
+        let octet = |octet: &&str| octet.len() == 2 && octet.bytes().all(|byte| byte.is_ascii_hexdigit());
+        (octets.len() >= ETHERNET_OCTETS && octets.iter().all(octet)).then(|| text.to_ascii_lowercase())
+    })
+}
+
+fn is_longer_than_ethernet(address: &Fact<String>) -> bool {
+    address.measured().is_some_and(|address| address.split(':').count() > ETHERNET_OCTETS)
+}
+
+/// The driver's way of not knowing is -1, without a sign in old kernels, or 0; or `EINVAL` where it is down or never tells.
+fn speed(fs: &dyn HostFs, name: &str) -> Fact<Mbps> {
+    let path = path(name, "speed");
+    read::number::<i64>(fs, &path, Missing::Absent).and_then(|speed| match u32::try_from(speed) {
+        Ok(0 | u32::MAX) => Fact::unavailable(format!("the driver does not know: {path}")),
+        Ok(mbps) => Fact::Measured(Mbps(mbps)),
+        Err(_) if speed == -1 => Fact::unavailable(format!("the driver does not know: {path}")),
+        Err(_) => read::expected("a speed", &speed.to_string(), &path),
+    })
 }
 
 /// Whether an interface carries traffic. Drivers that do not watch the link say "unknown"; then, and in a tree without

@@ -9,6 +9,8 @@ use crate::host::read::{self, Missing};
 use crate::pci;
 
 const CLASS: &str = "sys/class/infiniband";
+/// Devices looked at; the largest machines have about ten.
+const DEVICES_MAX: usize = 1024;
 
 /// The first port of every device: Azure's have one.
 pub(super) fn probe(fs: &dyn HostFs) -> Fact<Vec<RdmaDevice>> {
@@ -16,6 +18,9 @@ pub(super) fn probe(fs: &dyn HostFs) -> Fact<Vec<RdmaDevice>> {
         // Without the subsystem there is no port.
         Fact::Absent => Fact::Measured(Vec::new()),
         Fact::Unavailable(reason) => Fact::Unavailable(reason),
+        Fact::Measured(names) if names.len() > DEVICES_MAX => {
+            Fact::unavailable(format!("more than {DEVICES_MAX} devices: {CLASS}"))
+        }
         Fact::Measured(names) => Fact::Measured(names.into_iter().map(|name| device(fs, name)).collect()),
     }
 }

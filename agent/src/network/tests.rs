@@ -87,11 +87,89 @@ fn accelerated_networking_is_absent_outside_azure() {
 }
 
 #[test]
-fn an_unknown_speed_is_not_a_number() {
+fn ip_over_infiniband_is_no_virtual_function() {
     let mut tree = azure();
-    tree.file("sys/class/net/eth0/speed", "-1\n");
+    add(&mut tree, "ib0", "mlx5_core", "0x1003", true);
+    let address = ["00", "00", "01", "28", "fe", "80"].join(":") + &":aa".repeat(14);
+    tree.file("sys/class/net/ib0/address", format!("{address}\n"));
+    assert_eq!(state(&tree), Some(AcceleratedNetworking::SyntheticOnly));
     let network = probe(&tree, &Fact::Measured(Cloud::Azure));
-    assert!(matches!(network.interfaces.measured().unwrap()[0].speed_mbps, Fact::Unavailable(_)));
+    let ib0 =
+        network.interfaces.measured().unwrap().iter().find(|interface| interface.name == "ib0").unwrap();
+    assert_eq!((ib0.role, ib0.mac_address.measured()), (InterfaceRole::Other, Some(&address)));
+}
+
+#[test]
+fn a_card_is_a_virtual_function_on_azure_only() {
+    let mut tree = MemTree::default();
+    add(&mut tree, "eth0", "mlx5_core", "0x1003", true);
+    for (cloud, expected) in [(Cloud::Azure, InterfaceRole::Vf), (Cloud::None, InterfaceRole::Other)] {
+        let network = probe(&tree, &Fact::Measured(cloud));
+        assert_eq!(network.interfaces.measured().unwrap()[0].role, expected);
+    }
+}
+
+#[test]
+fn only_interfaces_with_a_device_are_listed() {
+    let mut tree = azure();
+    for name in ["lo", "cbr0", "azv1f2e3d4c5b6"] {
+        tree.file(&format!("sys/class/net/{name}/flags"), "0x1003\n");
+    }
+    tree.file("sys/class/net/bonding_masters", "bond0\n");
+    let network = probe(&tree, &Fact::Measured(Cloud::Azure));
+    let names: Vec<_> =
+        network.interfaces.measured().unwrap().iter().map(|interface| interface.name.as_str()).collect();
+    assert_eq!(names, ["eth0"]);
+}
+
+/// A tree from which an interface goes after it has been listed once.
+#[derive(Debug)]
+struct Vanishing {
+    before: MemTree,
+    after: MemTree,
+    listed: std::sync::atomic::AtomicBool,
+}
+
+impl HostFs for Vanishing {
+    fn read(&self, path: &str) -> std::io::Result<Vec<u8>> {
+        self.after.read(path)
+    }
+
+    fn list(&self, path: &str) -> std::io::Result<Vec<String>> {
+        let first = path == CLASS && !self.listed.swap(true, std::sync::atomic::Ordering::Relaxed);
+        if first { &self.before } else { &self.after }.list(path)
+    }
+
+    fn read_link(&self, path: &str) -> std::io::Result<String> {
+        self.after.read_link(path)
+    }
+
+    fn resolve(&self, path: &str) -> std::io::Result<String> {
+        self.after.resolve(path)
+    }
+}
+
+#[test]
+fn an_interface_that_goes_meanwhile_is_not_missed() {
+    let mut before = azure();
+    before.file("sys/class/net/azv1f2e3d4c5b6/flags", "0x1003\n");
+    let tree = Vanishing { before, after: azure(), listed: false.into() };
+    let network = probe(&tree, &Fact::Measured(Cloud::Azure));
+    assert_eq!(network.interfaces.measured().map(Vec::len), Some(1));
+}
+
+#[test]
+fn a_speed_is_a_number_only_where_the_driver_knows_it() {
+    let cases =
+        [("50000", Some(50_000)), ("-1", None), ("0", None), ("4294967295", None), ("-2", None), ("", None)];
+    for (text, expected) in cases {
+        let mut tree = azure();
+        tree.file("sys/class/net/eth0/speed", format!("{text}\n"));
+        let network = probe(&tree, &Fact::Measured(Cloud::Azure));
+        let speed = &network.interfaces.measured().unwrap()[0].speed_mbps;
+        assert_eq!(speed.get(), expected.map(Mbps), "{text}");
+        assert!(speed.is_measured() || matches!(speed, Fact::Unavailable(_)), "{text}");
+    }
 }
 
 #[test]
