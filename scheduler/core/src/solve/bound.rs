@@ -95,10 +95,13 @@ fn certified(columns: &[Column], demand: &[u64], prices: &[f64]) -> UsdPerHour {
             return UsdPerHour::ZERO;
         };
         if worth > most {
-            // Scaling down keeps every earlier column feasible; the floor of each product only helps.
+            // Scaling down keeps every earlier column feasible, and rounding down only helps. Forty bits of the ratio are
+            // enough, and leave room for the product: a pod slot alone may be worth 2^60.
+            let spare = (i128::BITS - worth.leading_zeros()).saturating_sub(40);
+            let (over, under) = (most >> spare, (worth >> spare) + 1);
             for y in &mut fixed {
-                let Some(product) = y.checked_mul(most) else { return UsdPerHour::ZERO };
-                *y = product / worth;
+                let Some(product) = y.checked_mul(over) else { return UsdPerHour::ZERO };
+                *y = product / under;
             }
         }
     }
@@ -172,4 +175,21 @@ fn bound_of(catalog: &Catalog<'_>, demands: &[&Demand]) -> UsdPerHour {
         shapes.filter_map(|shape| catalog.shapes[shape].price(demand.masks[shape])).min()
     });
     whole.max().map_or(fractional, |whole| whole.max(fractional))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn inexact_prices_cost_tightness_and_no_more() {
+        // Machines of 250 slots for a dollar, 10,000 pods that fill nothing but slots.
+        let room = Amounts::from_slice(&[250]);
+        let columns = [Column { room, price: UsdPerHour(1_000_000_000) }];
+        for excess in [0.0, 1e-9, 1e-3] {
+            let bound = certified(&columns, &[10_000], &[4e6 * (1.0 + excess)]);
+            assert!(bound <= UsdPerHour(40_000_000_000), "{bound:?} is not below what 40 machines cost");
+            assert!(bound >= UsdPerHour(39_999_999_000), "{bound:?} says next to nothing");
+        }
+    }
 }
