@@ -324,4 +324,8 @@ fn the_examples_of_the_documentation_work() {
     assert_eq!(plan["unschedulable"].as_array().unwrap().len(), 1, "the giant");
     let gpu = plan["nodeClaims"].as_array().unwrap().iter().find(|claim| claim["nodePool"] == "gpu").unwrap();
     assert!(gpu["instanceType"].as_str().unwrap().contains("A100"));
+    let table = assay(&["plan", "-f", examples, "-o", "table"], "").stdout;
+    let page = std::fs::read_to_string(format!("{examples}/../plan.md")).unwrap();
+    let table = String::from_utf8(table).unwrap();
+    assert!(page.contains(table.trim_end()), "docs/plan.md shows another table than\n{table}");
 }

@@ -10,6 +10,7 @@ use assay_core::model::{Labels, Pod, PodId, PodOwner, PodPhase, PodSpec, Timesta
 use super::document::Document;
 use super::error::ManifestError;
 use super::objects::{Meta, PodTemplate, Workload, WorkloadSpec, WorkloadStatus, holds};
+use super::storage::Storage;
 use super::{Manifests, pod};
 
 /// The most pods that controllers may stand for together; Kubernetes clusters end at 150,000.
@@ -40,7 +41,7 @@ struct Replica {
 }
 
 impl Controller {
-    pub(super) fn read(document: &Document, meta: &Meta) -> Result<Self, ManifestError> {
+    pub(super) fn read(document: &Document, meta: &Meta, storage: &Storage) -> Result<Self, ManifestError> {
         let Workload { spec, status } = document.typed()?;
         let gone = meta.deletion_timestamp.is_some();
         let replicas = match document.kind.as_str() {
@@ -53,7 +54,7 @@ impl Controller {
             id: meta.pod_id(),
             owners: meta.owners(),
             replicas,
-            pod: replica(document, &spec).map_err(|error| error.to_string()),
+            pod: replica(document, &spec, storage).map_err(|error| error.to_string()),
             created: pod::timestamp(document, meta.creation_timestamp.as_deref())?,
         })
     }
@@ -88,12 +89,12 @@ fn job_pods(spec: &WorkloadSpec, status: &WorkloadStatus) -> u32 {
         .map_or(parallelism, |completions| completions.saturating_sub(status.succeeded).min(parallelism))
 }
 
-fn replica(document: &Document, spec: &WorkloadSpec) -> Result<Replica, ManifestError> {
+fn replica(document: &Document, spec: &WorkloadSpec, storage: &Storage) -> Result<Replica, ManifestError> {
     let template: PodTemplate = document.typed_at("spec.template", &spec.template)?;
     Ok(Replica {
         labels: Arc::new(template.metadata.labels),
         annotations: Arc::new(template.metadata.annotations),
-        spec: Arc::new(pod::spec(document, "spec.template.spec", &template.spec)?),
+        spec: Arc::new(pod::spec(document, "spec.template.spec", &template.spec, storage)?),
         priority: template.spec.priority.unwrap_or(0),
     })
 }

@@ -149,11 +149,15 @@ impl Document {
         }
     }
 
+    /// The namespace it lives in.
+    pub(super) fn namespace(&self) -> &str {
+        self.value.pointer("/metadata/namespace").and_then(Value::as_str).unwrap_or("default")
+    }
+
     /// Namespace and name, where the object has a name at all.
     pub(super) fn pod_id(&self) -> Option<PodId> {
-        let meta = self.value.get("metadata")?;
-        let namespace = meta.get("namespace").and_then(Value::as_str).unwrap_or("default");
-        Some(PodId::new(namespace, meta.get("name")?.as_str().filter(|name| !name.is_empty())?))
+        let name = self.value.pointer("/metadata/name")?.as_str().filter(|name| !name.is_empty())?;
+        Some(PodId::new(self.namespace(), name))
     }
 
     /// Something wrong with a field of this object.

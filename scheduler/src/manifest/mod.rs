@@ -17,6 +17,7 @@ mod node;
 mod objects;
 mod pod;
 mod pool;
+mod storage;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -59,10 +60,16 @@ impl Manifests {
     /// Reads all sources.
     pub fn parse(sources: &[Source]) -> Result<Self, ManifestError> {
         let mut reader = Reader::default();
+        let mut documents = Vec::new();
         for source in sources {
-            for document in document::split(source)? {
-                reader.read(&document)?;
-            }
+            documents.extend(document::split(source)?);
+        }
+        // Pods are read with their claims, which may stand behind them.
+        for document in &documents {
+            reader.storage.read(document)?;
+        }
+        for document in &documents {
+            reader.read(document)?;
         }
         Ok(reader.finish())
     }
@@ -118,6 +125,8 @@ struct Reader {
     controllers: Vec<controller::Controller>,
     /// Pods that these controllers stand for.
     replicas: u32,
+    /// What volumes say of where pods may go.
+    storage: storage::Storage,
     /// Owners of the pods in the input.
     owned: BTreeSet<controller::Owner>,
     /// Kinds nobody here reads, with how many there were.
@@ -133,7 +142,7 @@ impl Reader {
                 let meta = self.meta(document)?;
                 let template = document.typed::<objects::Workload>()?.spec.template;
                 let template: objects::PodTemplate = document.typed_at("spec.template", &template)?;
-                let spec = pod::spec(document, "spec.template.spec", &template.spec)?;
+                let spec = pod::spec(document, "spec.template.spec", &template.spec, &self.storage)?;
                 self.read.daemon_sets.push(DaemonSet { id: meta.pod_id(), spec: Arc::new(spec) });
             }
             "Node" => {
@@ -156,7 +165,7 @@ impl Reader {
                 let meta = self.meta(document)?;
                 self.read.classes.push(class::read(document, &meta)?);
             }
-            // Read by Kubernetes or by later decisions; nothing of them changes this one.
+            // Read before, or by Kubernetes, or by later decisions.
             "Namespace"
             | "PodDisruptionBudget"
             | "StorageClass"
@@ -195,7 +204,7 @@ impl Reader {
             }
         };
         self.owned.extend(meta.owners());
-        match pod::read(document, &meta) {
+        match pod::read(document, &meta, &self.storage) {
             Ok(pod) => self.read.pods.push(pod),
             Err(error) => self.read.invalid_pods.push((meta.pod_id(), error.to_string())),
         }
@@ -204,7 +213,7 @@ impl Reader {
 
     fn controller(&mut self, document: &Document) -> Result<(), ManifestError> {
         let meta = self.meta(document)?;
-        let controller = controller::Controller::read(document, &meta)?;
+        let controller = controller::Controller::read(document, &meta, &self.storage)?;
         self.replicas = self.replicas.saturating_add(controller.replicas);
         if self.replicas > controller::PODS_MAX {
             let field = if document.kind == "Job" { "spec.parallelism" } else { "spec.replicas" };

@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use super::document::Document;
 use super::error::ManifestError;
 use super::objects::{self, Expression, Meta, PodObject, Quantities, Resources, TaintObject};
+use super::storage::Storage;
 
 /// Why a pod spec that stands in another document cannot be used.
 pub type PodTemplateError = ManifestError;
@@ -25,13 +26,13 @@ pub fn pod_spec_from_value(file: &str, what: &str, value: Value) -> Result<PodSp
     let value = json!({"kind": "Pod", "metadata": {"name": what}, "spec": value});
     let document = Document { file: file.to_owned(), number: 0, kind: "Pod".to_owned(), value };
     let object: PodObject = document.typed()?;
-    spec(&document, "spec", &object.spec)
+    spec(&document, "spec", &object.spec, &Storage::default())
 }
 
 /// A pod.
-pub(super) fn read(document: &Document, meta: &Meta) -> Result<Pod, ManifestError> {
+pub(super) fn read(document: &Document, meta: &Meta, storage: &Storage) -> Result<Pod, ManifestError> {
     let object: PodObject = document.typed()?;
-    let spec = Arc::new(spec(document, "spec", &object.spec)?);
+    let spec = Arc::new(spec(document, "spec", &object.spec, storage)?);
     let phase = match object.status.phase.as_str() {
         "" | "Pending" => PodPhase::Pending,
         "Succeeded" | "Failed" => PodPhase::Finished,
@@ -77,6 +78,7 @@ pub(super) fn spec(
     document: &Document,
     path: &str,
     spec: &objects::PodSpec,
+    storage: &Storage,
 ) -> Result<PodSpec, ManifestError> {
     let mut selector = Vec::new();
     for (key, value) in &spec.node_selector {
@@ -84,7 +86,7 @@ pub(super) fn spec(
     }
     let affinity = &spec.affinity.node_affinity;
     let affinity_path = format!("{path}.affinity.nodeAffinity");
-    let mut unsupported = unsupported(path, spec);
+    let mut unsupported = unsupported(document, path, spec, storage);
     let mut required = Vec::new();
     if let Some(terms) = &affinity.required {
         let path =
@@ -139,7 +141,12 @@ pub(super) fn spec(
 }
 
 /// Hard constraints that placement does not understand yet. Soft ones are left out of account, as Kubernetes allows.
-fn unsupported(path: &str, spec: &objects::PodSpec) -> Vec<UnsupportedConstraint> {
+fn unsupported(
+    document: &Document,
+    path: &str,
+    spec: &objects::PodSpec,
+    storage: &Storage,
+) -> Vec<UnsupportedConstraint> {
     let mut fields = Vec::new();
     for (index, constraint) in spec.topology_spread_constraints.iter().enumerate() {
         if constraint.when_unsatisfiable != "ScheduleAnyway" {
@@ -165,7 +172,7 @@ fn unsupported(path: &str, spec: &objects::PodSpec) -> Vec<UnsupportedConstraint
         }
     }
     for (index, volume) in spec.volumes.iter().enumerate() {
-        if volume.get("persistentVolumeClaim").is_some() || volume.get("ephemeral").is_some() {
+        if !storage.leaves_free(document.namespace(), volume) {
             fields.push(format!("{path}.volumes[{index}]"));
         }
     }
