@@ -315,6 +315,20 @@ fn bad_usage_is_exit_2() {
 }
 
 #[test]
+fn a_reader_that_has_seen_enough_is_no_error() {
+    let program = programs::program("assay-scheduler", "assay").unwrap();
+    let mut child = std::process::Command::new(program)
+        .args(["catalog", "-o", "json"])
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!((output.status.code(), output.stderr.as_slice()), (Some(0), &b""[..]));
+}
+
+#[test]
 fn the_examples_of_the_documentation_work() {
     let examples = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/examples");
     let output = assay(&["plan", "-f", examples, "--explain", "-o", "json"], "");
