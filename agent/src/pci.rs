@@ -28,7 +28,7 @@ pub struct PciDevice {
 }
 
 /// Every function of the bus. One that cannot be read makes the whole list unavailable: a count that leaves it out would
-/// be wrong.
+/// be wrong. One that was taken away meanwhile is left out; Azure takes virtual functions away while it services a host.
 pub fn scan(fs: &dyn HostFs) -> Fact<Vec<PciDevice>> {
     read::directory(fs, DEVICES, Missing::Unavailable).and_then(|addresses| {
         if addresses.len() > FUNCTIONS_MAX {
@@ -36,17 +36,21 @@ pub fn scan(fs: &dyn HostFs) -> Fact<Vec<PciDevice>> {
         }
         let mut devices = Vec::new();
         for address in addresses {
-            match function(fs, address) {
+            match function(fs, &address) {
                 Fact::Measured(device) => devices.push(device),
                 Fact::Absent => {}
-                Fact::Unavailable(reason) => return Fact::Unavailable(reason),
+                Fact::Unavailable(reason) => {
+                    if fs.list(DEVICES).is_ok_and(|now| now.contains(&address)) {
+                        return Fact::Unavailable(reason);
+                    }
+                }
             }
         }
         Fact::Measured(devices)
     })
 }
 
-fn function(fs: &dyn HostFs, address: String) -> Fact<PciDevice> {
+fn function(fs: &dyn HostFs, address: &str) -> Fact<PciDevice> {
     let path = |file: &str| format!("{DEVICES}/{address}/{file}");
     let hex = |file: &str| read::hex(fs, &path(file), Missing::Unavailable);
     hex("vendor").and_then(|vendor| {
@@ -60,7 +64,14 @@ fn function(fs: &dyn HostFs, address: String) -> Fact<PciDevice> {
             });
             let driver = read::link_name(fs, &path("driver"), Missing::Absent);
             let numa_node = numa_node(fs, &path("numa_node"));
-            Fact::Measured(PciDevice { device, driver, numa_node, vendor, class, address: address.clone() })
+            Fact::Measured(PciDevice {
+                device,
+                driver,
+                numa_node,
+                vendor,
+                class,
+                address: address.to_owned(),
+            })
         })
     })
 }
@@ -72,4 +83,73 @@ pub fn numa_node(fs: &dyn HostFs, path: &str) -> Fact<u32> {
         node => u32::try_from(node)
             .map_or_else(|_| read::expected("a NUMA node", &node.to_string(), path), Fact::Measured),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tree::{Damage, MemTree};
+
+    fn bus() -> MemTree {
+        let mut tree = MemTree::default();
+        for (address, numa_node, driver) in
+            [("0001:00:00.0", "1", Some("nvidia")), ("c05b:00:00.0", "-1", None)]
+        {
+            let dir = format!("sys/devices/{address}");
+            for (file, text) in
+                [("vendor", "0x10de"), ("device", "0x20b5"), ("class", "0x030200"), ("numa_node", numa_node)]
+            {
+                tree.file(&format!("{dir}/{file}"), format!("{text}\n"));
+            }
+            if let Some(driver) = driver {
+                tree.link(&format!("{dir}/driver"), &format!("../../bus/pci/drivers/{driver}"));
+            }
+            tree.link_to(&format!("{DEVICES}/{address}"), &dir);
+        }
+        tree
+    }
+
+    #[test]
+    fn functions_are_read_with_their_driver_and_node() {
+        let found = scan(&bus());
+        let [gpu, other] = &found.measured().unwrap()[..] else { panic!("{found:?}") };
+        let expected = PciDevice {
+            address: "0001:00:00.0".to_owned(),
+            vendor: 0x10de,
+            device: Fact::Measured(0x20b5),
+            class: 0x03_0200,
+            driver: Fact::Measured("nvidia".to_owned()),
+            numa_node: Fact::Measured(1),
+        };
+        assert_eq!(*gpu, expected);
+        assert_eq!((&other.driver, &other.numa_node), (&Fact::Absent, &Fact::Absent));
+    }
+
+    #[test]
+    fn a_function_that_cannot_be_told_is_no_shorter_list() {
+        for file in ["vendor", "class"] {
+            for damage in Damage::ALL {
+                let mut tree = bus();
+                tree.damage(&format!("sys/devices/c05b:00:00.0/{file}"), damage);
+                let found = scan(&tree);
+                assert!(
+                    matches!(&found, Fact::Unavailable(reason) if reason.contains(file)),
+                    "{file} {damage}: {found:?}"
+                );
+            }
+        }
+        for (file, text) in [("vendor", "0x110de"), ("class", "0x100000000"), ("vendor", "-1")] {
+            let mut tree = bus();
+            tree.file(&format!("sys/devices/c05b:00:00.0/{file}"), format!("{text}\n"));
+            assert!(matches!(scan(&tree), Fact::Unavailable(_)), "{file} {text}");
+        }
+    }
+
+    #[test]
+    fn a_bus_without_functions_is_empty_and_one_that_is_not_there_is_not_known() {
+        let mut tree = MemTree::default();
+        assert!(matches!(scan(&tree), Fact::Unavailable(_)));
+        tree.directory(DEVICES);
+        assert_eq!(scan(&tree), Fact::Measured(Vec::new()));
+    }
 }
