@@ -130,6 +130,22 @@ fn whatever_the_driver_does_costs_facts_about_gpus_only() {
             json!({"usable": 7, "devices": [{"state": "unhealthy", "model": "NVIDIA A100-SXM4-40GB"}, {}, {}, {}, {}, {}, {}, {}]}),
         ),
         (
+            "one remapped too many rows",
+            last("").replacen("failure = false", "uncorrectable = 513", 1),
+            json!({"usable": 7, "devices": [{"state": "unhealthy"}, {}, {}, {}, {}, {}, {}, {}]}),
+        ),
+        (
+            "one has uncorrectable errors",
+            last("").replacen("ecc = { enabled = true }", "ecc = { enabled = true, uncorrected = 1 }", 1),
+            json!({"usable": 7, "devices": [{"state": "unhealthy"}, {}, {}, {}, {}, {}, {}, {}]}),
+        ),
+        (
+            "one is not for us to open",
+            last("[devices.calls.nvmlDeviceGetHandleByIndex_v2]\ncode = 4\n"),
+            json!({"driverBound": 8, "usable": null, "devices": states(7, "usable", Some("unknown"))}),
+        ),
+        ("the way out never ends", call("nvmlShutdown", "hang = true"), json!({"usable": 8})),
+        (
             "one does not tell its id",
             last("[devices.calls.nvmlDeviceGetUUID]\ncode = 999\n"),
             json!({"usable": 8, "devices": [{}, {}, {}, {}, {}, {}, {}, {"uuid": null, "state": "usable"}]}),

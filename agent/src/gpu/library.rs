@@ -45,7 +45,7 @@ pub struct LibraryDevice {
     pub memory: Fact<Bytes>,
     /// CUDA compute capability, such as `8.0`.
     pub compute_capability: Fact<String>,
-    /// NUMA node.
+    /// NUMA node it is close to; absent where the library does not tell or there are several.
     pub numa_node: Fact<u32>,
     /// Whether it is split into instances; absent where it cannot be.
     pub mig: Fact<bool>,
@@ -58,6 +58,8 @@ pub struct LibraryDevice {
 /// A device that the library counts but cannot describe.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeviceFault {
+    /// PCI address as sysfs writes it, where the library still knows it.
+    pub pci_address: Option<String>,
     /// What it means.
     pub state: GpuState,
     /// What the library said.

@@ -1,3 +1,4 @@
+use assay_shared::report::{GpuState, GpuVendor};
 use assay_shared::units::Bytes;
 
 use super::*;
@@ -28,6 +29,8 @@ fn device(address: &str) -> LibraryDevice {
         pci_address: address.to_owned(),
         name: Fact::Measured("NVIDIA A100 80GB PCIe".to_owned()),
         memory: Fact::Measured(Bytes::gib(80)),
+        mig: Fact::Measured(false),
+        vgpu: Fact::Absent,
         ..LibraryDevice::default()
     }
 }
@@ -45,7 +48,7 @@ fn each_way_of_counting_is_told_apart() {
     use GpuState::{DriverMismatch, Lost, NoDriver, NotListed, Unhealthy, Unknown, Usable};
     let bound = [Some("nvidia"); 3];
     let ok = |n: usize| Ok(device(ADDRESSES[n]));
-    let lost = || Err(DeviceFault { state: Lost, reason: "GPU is lost".to_owned() });
+    let lost = || Err(DeviceFault { pci_address: None, state: Lost, reason: "GPU is lost".to_owned() });
     let mut sick = device(ADDRESSES[2]);
     sick.faults.push("a row remap is pending".to_owned());
     let cases = [
@@ -121,4 +124,179 @@ fn the_driver_tells_its_version_without_the_library() {
     tree.file("proc/driver/nvidia/version", line);
     let gpus = probe(&tree, &Scripted(Err(GpuLibraryError::Off)));
     assert_eq!(gpus.driver_version, Fact::Measured("550.54.15".to_owned()));
+}
+
+fn fault(address: Option<&str>, state: GpuState) -> Result<LibraryDevice, DeviceFault> {
+    Err(DeviceFault { pci_address: address.map(str::to_owned), state, reason: "GPU is lost".to_owned() })
+}
+
+#[test]
+fn a_fault_is_put_down_to_a_gpu_only_where_it_is_known_to_which() {
+    use GpuState::{Lost, NoDriver, NotListed, Unhealthy, Usable};
+    let bound = [Some("nvidia"); 3];
+    let ok = |n: usize| Ok(device(ADDRESSES[n]));
+    let cases = [
+        ("the only one left", bound, vec![ok(0), fault(None, Lost), ok(2)], [Usable, Lost, Usable]),
+        (
+            "as many as are left",
+            bound,
+            vec![fault(None, Unhealthy), ok(1), fault(None, Lost)],
+            [Unhealthy, Usable, Lost],
+        ),
+        ("one of two", bound, vec![ok(0), fault(None, Lost)], [Usable, NotListed, NotListed]),
+        (
+            "named, beside one that is not listed",
+            bound,
+            vec![ok(0), fault(Some(ADDRESSES[2]), Lost)],
+            [Usable, NotListed, Lost],
+        ),
+        (
+            "the one without a driver cannot be meant",
+            [Some("nvidia"), None, Some("nvidia")],
+            vec![ok(0), fault(None, Lost)],
+            [Usable, NoDriver, Lost],
+        ),
+        (
+            "nor the one with another driver",
+            [Some("nvidia"), Some("vfio-pci"), Some("nvidia")],
+            vec![ok(0), fault(None, Lost)],
+            [Usable, NoDriver, Lost],
+        ),
+    ];
+    for (what, drivers, listed, expected) in cases {
+        let gpus = probe(&bus(drivers), &Scripted(answer(listed)));
+        assert_eq!(states(&gpus), expected, "{what}");
+        let works = expected.iter().filter(|state| **state == Usable).count();
+        assert_eq!(gpus.usable.get(), u32::try_from(works).ok(), "{what}");
+    }
+}
+
+#[test]
+fn a_gpu_of_which_nothing_is_known_makes_the_count_unknown() {
+    let listed = vec![Ok(device(ADDRESSES[0])), Ok(device(ADDRESSES[1])), fault(None, GpuState::Unknown)];
+    let gpus = probe(&bus([Some("nvidia"); 3]), &Scripted(answer(listed)));
+    assert!(matches!(gpus.usable, Fact::Unavailable(_)));
+    assert_eq!(gpus.driver_bound, Fact::Measured(3));
+}
+
+#[test]
+fn how_gpus_are_split_is_what_the_library_says() {
+    let yes = Fact::Measured(true);
+    let cases = [
+        (Fact::Measured(false), Fact::Measured(false), Fact::Measured(GpuPartition::None)),
+        (Fact::Absent, Fact::Absent, Fact::Measured(GpuPartition::None)),
+        (yes.clone(), Fact::Measured(false), Fact::Measured(GpuPartition::Mig)),
+        (Fact::Absent, yes.clone(), Fact::Measured(GpuPartition::Vgpu)),
+        (Fact::unavailable("unknown error"), Fact::Absent, Fact::unavailable("unknown error")),
+    ];
+    for (mig, vgpu, expected) in cases {
+        let one = LibraryDevice { mig, vgpu, ..device(ADDRESSES[0]) };
+        let listed = answer(vec![Ok(one), Ok(device(ADDRESSES[1]))]);
+        let found = probe(&bus([Some("nvidia"), Some("nvidia"), None]), &Scripted(listed)).partition;
+        assert_eq!(found, expected);
+    }
+}
+
+#[test]
+fn the_kernel_driver_tells_the_model_where_the_library_does_not() {
+    let mut tree = bus([Some("nvidia"); 3]);
+    for (address, uuid) in [(ADDRESSES[0], "GPU-1"), (ADDRESSES[1], "GPU-????????-????")] {
+        tree.file(
+            &format!("proc/driver/nvidia/gpus/{address}/information"),
+            format!("Model: \t\t NVIDIA A100-SXM4-40GB\nIRQ:   \t\t 0\nGPU UUID: \t {uuid}\n"),
+        );
+    }
+    let gpus = probe(&tree, &Scripted(Err(GpuLibraryError::Off)));
+    let found: Vec<_> = gpus
+        .devices
+        .measured()
+        .unwrap()
+        .iter()
+        .map(|gpu| (gpu.model.measured().map(String::as_str), gpu.uuid.measured().map(String::as_str)))
+        .collect();
+    let model = Some("NVIDIA A100-SXM4-40GB");
+    assert_eq!(found, [(model, Some("GPU-1")), (model, None), (None, None)]);
+}
+
+#[test]
+fn nvswitches_and_other_makes_are_no_gpus() {
+    let mut tree = bus([Some("nvidia"); 3]);
+    for (address, vendor, class) in [
+        ("0004:00:00.0", "0x10de", "0x068000"),
+        ("0005:00:00.0", "0x10de", "0x040300"),
+        ("0006:00:00.0", "0x1414", "0x030000"),
+        ("0007:00:00.0", "0x1002", "0x040300"),
+    ] {
+        let dir = format!("sys/bus/pci/devices/{address}");
+        for (file, text) in [("vendor", vendor), ("device", "0x1"), ("class", class)] {
+            tree.file(&format!("{dir}/{file}"), format!("{text}\n"));
+        }
+    }
+    assert_eq!(probe(&tree, &Scripted(answer(Vec::new()))).pci, Fact::Measured(3));
+}
+
+/// Adds an AMD accelerator, with what its driver shows where one is bound.
+fn add_amd(tree: &mut MemTree, address: &str, driver: Option<&str>, partition: Option<&str>) {
+    let dir = format!("sys/bus/pci/devices/{address}");
+    for (file, text) in [("vendor", "0x1002"), ("device", "0x74b5"), ("class", "0x120000")] {
+        tree.file(&format!("{dir}/{file}"), format!("{text}\n"));
+    }
+    if let Some(driver) = driver {
+        let target = format!("sys/bus/pci/drivers/{driver}");
+        tree.directory(&target).link_to(&format!("{dir}/driver"), &target);
+    }
+    if driver == Some("amdgpu") {
+        tree.file(&format!("{dir}/mem_info_vram_total"), "206141652992\n");
+        tree.file(&format!("{dir}/unique_id"), "a1b2c3d4e5f60718\n");
+    }
+    if let Some(partition) = partition {
+        tree.file(&format!("{dir}/current_compute_partition"), format!("{partition}\n"));
+    }
+}
+
+#[test]
+fn amd_gpus_are_counted_by_what_their_driver_shows() {
+    let amdgpu = Some("amdgpu");
+    let cases = [
+        ("all work", [amdgpu, amdgpu], Some("SPX"), (2, 2), Fact::Measured(GpuPartition::None)),
+        ("too old to be split", [amdgpu, amdgpu], None, (2, 2), Fact::Measured(GpuPartition::None)),
+        ("split", [amdgpu, amdgpu], Some("CPX"), (2, 2), Fact::Measured(GpuPartition::Mig)),
+        ("one without a driver", [amdgpu, None], Some("SPX"), (1, 1), Fact::Measured(GpuPartition::None)),
+        (
+            "one given to a guest",
+            [amdgpu, Some("vfio-pci")],
+            Some("SPX"),
+            (1, 1),
+            Fact::Measured(GpuPartition::None),
+        ),
+    ];
+    for (what, drivers, mode, (driver_bound, usable), partition) in cases {
+        let mut tree = MemTree::default();
+        for (driver, address) in drivers.into_iter().zip(["0002:00:00.0", "0003:00:00.0"]) {
+            add_amd(&mut tree, address, driver, mode);
+        }
+        tree.file("sys/module/amdgpu/version", "6.10.5\n");
+        let gpus = probe(&tree, &Scripted(Err(GpuLibraryError::Failed("must not be asked".to_owned()))));
+        let counts = (gpus.pci.get(), gpus.driver_bound.get(), gpus.usable.get());
+        assert_eq!(counts, (Some(2), Some(driver_bound), Some(usable)), "{what}");
+        assert_eq!(gpus.partition, partition, "{what}");
+        assert_eq!(
+            (gpus.driver_version.measured().unwrap().as_str(), &gpus.cuda_version),
+            ("6.10.5", &Fact::Absent)
+        );
+        let first = &gpus.devices.measured().unwrap()[0];
+        assert_eq!((first.vendor, first.memory_bytes.get()), (GpuVendor::Amd, Some(Bytes(206_141_652_992))));
+        assert_eq!(first.model, Fact::Measured("AMD Instinct MI300X".to_owned()));
+    }
+}
+
+#[test]
+fn gpus_of_both_makes_are_all_counted() {
+    let mut tree = bus([Some("nvidia"), Some("nvidia"), None]);
+    add_amd(&mut tree, "0002:00:00.1", Some("amdgpu"), None);
+    let listed = answer(vec![Ok(device(ADDRESSES[0])), Ok(device(ADDRESSES[1]))]);
+    let gpus = probe(&tree, &Scripted(listed));
+    assert_eq!((gpus.pci.get(), gpus.driver_bound.get(), gpus.usable.get()), (Some(4), Some(3), Some(3)));
+    let vendors: Vec<_> = gpus.devices.measured().unwrap().iter().map(|gpu| gpu.vendor).collect();
+    assert_eq!(vendors, [GpuVendor::Nvidia, GpuVendor::Nvidia, GpuVendor::Amd, GpuVendor::Nvidia]);
 }

@@ -283,7 +283,11 @@ pub(super) fn library_facts(
 impl Gpu {
     fn library_device(&self, driver: &GpuDriver) -> Result<LibraryDevice, DeviceFault> {
         if self.state == GpuState::Lost {
-            return Err(DeviceFault { state: GpuState::Lost, reason: "GPU is lost".to_owned() });
+            return Err(DeviceFault {
+                pci_address: None,
+                state: GpuState::Lost,
+                reason: "GPU is lost".to_owned(),
+            });
         }
         let product = self.model.product();
         let faults = match self.state {
