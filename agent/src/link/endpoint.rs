@@ -1,17 +1,23 @@
 //! The UDP socket of one or more agents, and the transport settings of their connections.
 
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 
 use assay_shared::protocol::limits;
 use quinn::crypto::rustls::QuicClientConfig;
-use quinn::{ClientConfig, Connecting, Endpoint, IdleTimeout, TransportConfig, VarInt};
+use quinn::{
+    ClientConfig, Connecting, Endpoint, EndpointConfig, IdleTimeout, TokioRuntime, TransportConfig, VarInt,
+};
+use rustix::net::sockopt::set_socket_recv_buffer_size;
 use tokio::time::timeout;
+use tracing::debug;
 
 /// Handshake bytes buffered: a certificate chain of four, and half of quinn's default.
 const CRYPTO_BUFFER: usize = 8 << 10;
+/// Receive buffer asked of the kernel, bytes: for a simulated fleet that shares a socket. It takes memory only when it fills.
+const RECEIVE_BUFFER: usize = 4 << 20;
 /// How long the last packets have to leave.
 const LINGER: Duration = Duration::from_secs(1);
 
@@ -27,7 +33,11 @@ impl LinkEndpoint {
     pub fn bind() -> io::Result<Self> {
         let any = SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0));
         let ipv4 = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
-        Endpoint::client(any).or_else(|_| Endpoint::client(ipv4)).map(Self)
+        let socket = UdpSocket::bind(any).or_else(|_| UdpSocket::bind(ipv4))?;
+        if let Err(error) = set_socket_recv_buffer_size(&socket, RECEIVE_BUFFER) {
+            debug!("receive buffer: {error}");
+        }
+        Endpoint::new(EndpointConfig::default(), None, socket, Arc::new(TokioRuntime)).map(Self)
     }
 
     /// Waits until the connections that were closed are gone, for a second at most.

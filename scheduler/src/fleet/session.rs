@@ -4,6 +4,7 @@
 //! next one is looked at, and whatever an agent does can hold up that agent only. While nothing arrives, a session holds no
 //! buffer.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant, SystemTime};
@@ -88,20 +89,30 @@ impl From<WireError> for End {
     }
 }
 
+/// What is known of the other side so far.
+#[derive(Debug, Default)]
+struct Known {
+    /// Where it is answered.
+    control: Option<SendStream>,
+    /// The name it gives itself; not to be trusted.
+    named: Option<String>,
+    /// Who it is, from the moment on that it may report.
+    agent: Option<Agent>,
+}
+
+/// An agent that may report.
+#[derive(Debug, Clone)]
+struct Agent {
+    node: NodeName,
+    session: SessionId,
+}
+
 /// Serves a connection whose handshake is done, until it ends.
 pub(super) async fn serve(shared: &Shared, connection: Connection) {
-    let mut control = None;
-    let mut named = None;
-    let end = match welcome(shared, &connection, &mut control, &mut named).await {
-        Ok(agent) => {
-            let Err(end) = reports(shared, &connection, &mut control, &agent).await;
-            leave(shared, &agent).await;
-            end
-        }
-        Err(end) => end,
-    };
+    let mut known = Known::default();
+    let Err(end) = session(shared, &connection, &mut known).await;
     let address = connection.remote_address();
-    let node = named.as_deref();
+    let node = known.named.as_deref();
     match end {
         End::Gone => debug!(peer = %address, node, "connection ended"),
         End::Expired => {
@@ -110,9 +121,37 @@ pub(super) async fn serve(shared: &Shared, connection: Connection) {
         }
         End::Refused(refusal) => {
             shared.counters.refuse(refusal.reason, Peer { address, node }, &refusal.detail);
-            refuse(&connection, control, refusal).await;
+            refuse(&connection, known.control, refusal).await;
         }
     }
+    // Last, since it waits for the scheduler: the connection keeps its place until then, so that what waits here is bounded
+    // by the number of connections.
+    if let Some(agent) = known.agent {
+        let permit = shared.events.reserve().await.ok();
+        shared.registry.leave(&agent.node, agent.session, permit);
+    }
+}
+
+/// Hello, Welcome, reports: up to whatever ends it.
+async fn session(shared: &Shared, connection: &Connection, known: &mut Known) -> Result<Infallible, End> {
+    let (node, boot, expires) = greet(shared, connection, known).await?;
+    let backlog = timeout(shared.config.deadlines.backlog, shared.events.reserve_many(EVENTS_OF_JOIN));
+    let permits = backlog.await.map_err(|_| behind())?.map_err(|_| End::Gone)?;
+    let joined = shared.registry.join(&node, boot, connection.clone(), permits);
+    let agent = known.agent.insert(Agent { node, session: joined.id }).clone();
+    if let Some(old) = joined.replaced {
+        Counters::count(&shared.counters.replaced);
+        let (old_address, new_address) = (old.remote_address(), connection.remote_address());
+        info!(node = %agent.node, old = %old_address, new = %new_address, "connection replaced");
+        close(&old, CloseCode::Replaced, "a newer connection of this node took its place");
+    }
+    Counters::count(&shared.counters.welcomed);
+    let interval = u32::try_from(shared.config.report_interval.as_secs()).unwrap_or(u32::MAX);
+    let welcome =
+        ServerMessage::Welcome { report_interval_seconds: interval, last_generation: joined.last_generation };
+    send_message(shared, &mut known.control, &welcome).await?;
+    debug!(node = %agent.node, peer = %connection.remote_address(), "agent connected");
+    reports(shared, connection, &mut known.control, &agent, expires).await
 }
 
 /// Closes a connection, for a reason.
@@ -136,57 +175,28 @@ async fn refuse(connection: &Connection, control: Option<SendStream>, refusal: R
     close(connection, CloseCode::Refused(reason), &detail);
 }
 
-/// An agent that may report.
-#[derive(Debug)]
-struct Agent {
-    node: NodeName,
-    session: SessionId,
-    /// When its credential expires, where that is worth a timer.
-    expires: Option<Deadline>,
-}
-
-/// From the handshake to Welcome. `control` and `named` are filled in as soon as they are known, for the farewell.
-async fn welcome(
+/// Reads Hello and finds out who it is: node, boot, and when the credential expires.
+async fn greet(
     shared: &Shared,
     connection: &Connection,
-    control: &mut Option<SendStream>,
-    named: &mut Option<String>,
-) -> Result<Agent, End> {
+    known: &mut Known,
+) -> Result<(NodeName, String, Option<Deadline>), End> {
     let late = || End::refused(RefusalReason::NoHello, "no Hello in time");
     let deadline = Deadline::now() + shared.config.deadlines.hello;
     let (send, mut receive) = timeout_at(deadline, connection.accept_bi()).await.map_err(|_| late())??;
-    *control = Some(send);
+    known.control = Some(send);
     let first =
         timeout_at(deadline, read_message(&mut receive, &shared.counters)).await.map_err(|_| late())??;
     let AgentMessage::Hello(hello) = first else {
         return Err(End::refused(RefusalReason::NoHello, "the first message is not Hello"));
     };
-    *named = Some(hello.node_name.chars().take(64).collect());
-    let deadline = deadline + shared.config.deadlines.message;
-    let authenticated = timeout_at(deadline, authenticate(shared, connection, &hello)).await;
+    known.named = Some(hello.node_name.chars().take(64).collect());
+    let authenticated =
+        timeout(shared.config.deadlines.message, authenticate(shared, connection, &hello)).await;
     let (node, expires) = authenticated.map_err(|_| {
         End::refused(RefusalReason::Overloaded, "the credential could not be checked in time")
     })??;
-
-    let backlog = timeout(shared.config.deadlines.backlog, shared.events.reserve_many(EVENTS_OF_JOIN));
-    let permits = backlog.await.map_err(|_| behind())?.map_err(|_| End::Gone)?;
-    let joined = shared.registry.join(&node, hello.boot_id, connection.clone(), permits);
-    if let Some(old) = joined.replaced {
-        Counters::count(&shared.counters.replaced);
-        info!(%node, old = %old.remote_address(), new = %connection.remote_address(), "connection replaced");
-        close(&old, CloseCode::Replaced, "a newer connection of this node took its place");
-    }
-    Counters::count(&shared.counters.welcomed);
-    let agent = Agent { node, session: joined.id, expires };
-    let interval = u32::try_from(shared.config.report_interval.as_secs()).unwrap_or(u32::MAX);
-    let message =
-        ServerMessage::Welcome { report_interval_seconds: interval, last_generation: joined.last_generation };
-    if let Err(end) = send_message(shared, control, &message).await {
-        leave(shared, &agent).await;
-        return Err(end);
-    }
-    debug!(node = %agent.node, peer = %connection.remote_address(), "agent connected");
-    Ok(agent)
+    Ok((node, hello.boot_id, expires))
 }
 
 /// Checks Hello against what the connection proves.
@@ -236,7 +246,8 @@ async fn reports(
     connection: &Connection,
     control: &mut Option<SendStream>,
     agent: &Agent,
-) -> Result<std::convert::Infallible, End> {
+    expires: Option<Deadline>,
+) -> Result<Infallible, End> {
     let mut allowance = TokenBucket::full(shared.config.messages_per_agent, Instant::now());
     loop {
         let mut receive = tokio::select! {
@@ -245,7 +256,7 @@ async fn reports(
                 stream?;
                 return Err(End::refused(RefusalReason::UnexpectedKind, "a second control stream"));
             }
-            () = expired(agent.expires) => return Err(End::Expired),
+            () = expired(expires) => return Err(End::Expired),
         };
         if !allowance.take(Instant::now()) {
             return Err(End::refused(RefusalReason::TooMany, "messages faster than the server takes them"));
@@ -337,13 +348,6 @@ async fn notify(shared: &Shared, agent: &Agent, notice: Notice) -> Result<(), En
 
 fn behind() -> End {
     End::refused(RefusalReason::Overloaded, "the scheduler does not keep up with its agents")
-}
-
-/// Ends a session in the registry. Waits as long as it takes to say so: the connection keeps its place until then, so that
-/// what waits here is bounded by the number of connections.
-async fn leave(shared: &Shared, agent: &Agent) {
-    let permit = shared.events.reserve().await.ok();
-    shared.registry.leave(&agent.node, agent.session, permit);
 }
 
 /// Sends on the control stream; an agent that does not read it is cut off.
