@@ -9,6 +9,13 @@ use crate::host::HostFs;
 use crate::host::read::{self, Missing};
 use crate::pci::PciDevice;
 
+/// Where the kernel lists graphics cards.
+const CARDS: &str = "sys/class/drm";
+/// Entries looked at there: cards, their connectors and render nodes.
+const CARDS_MAX: usize = 1024;
+/// The file with the memory of a card, bytes; only `amdgpu` makes it.
+const MEMORY: &str = "mem_info_vram_total";
+
 /// Surveys the AMD GPUs that are on the bus.
 pub(super) fn probe(fs: &dyn HostFs, on_bus: &[&PciDevice]) -> Gpus {
     let devices: Vec<_> = on_bus.iter().map(|function| device(fs, function)).collect();
@@ -33,7 +40,7 @@ pub(super) fn probe(fs: &dyn HostFs, on_bus: &[&PciDevice]) -> Gpus {
 /// SPX is the whole device; DPX, QPX and CPX split it.
 fn partition(fs: &dyn HostFs, on_bus: &[&PciDevice]) -> Fact<GpuPartition> {
     for function in on_bus {
-        let file = file(function, "current_compute_partition");
+        let file = format!("{}/current_compute_partition", directory(fs, function));
         let mode = read::parsed(fs, &file, Missing::Absent, "a partition mode", |mode| match mode {
             "SPX" => Some(GpuPartition::None),
             "DPX" | "TPX" | "QPX" | "CPX" => Some(GpuPartition::Mig),
@@ -48,12 +55,28 @@ fn partition(fs: &dyn HostFs, on_bus: &[&PciDevice]) -> Fact<GpuPartition> {
     Fact::Measured(GpuPartition::None)
 }
 
-fn file(function: &PciDevice, name: &str) -> String {
-    format!("sys/bus/pci/devices/{}/{name}", function.address)
+/// Directory with the driver's files: that of the function. In a tree that was captured in parts they may only be found by
+/// way of `sys/class/drm/card0/device`; entries such as `card0-DP-1` are connectors.
+fn directory(fs: &dyn HostFs, function: &PciDevice) -> String {
+    let own = format!("sys/bus/pci/devices/{}", function.address);
+    if fs.exists(&format!("{own}/{MEMORY}")) {
+        return own;
+    }
+    let entries = fs.list(CARDS).unwrap_or_default();
+    let cards = entries.iter().take(CARDS_MAX).filter(|entry| {
+        entry.strip_prefix("card").is_some_and(|number| number.bytes().all(|byte| byte.is_ascii_digit()))
+    });
+    let mut devices = cards.map(|card| format!("{CARDS}/{card}/device"));
+    let same = |device: &String| {
+        fs.resolve(device).is_ok_and(|target| target.ends_with(&format!("/{}", function.address)))
+    };
+    devices.find(same).unwrap_or(own)
 }
 
 fn device(fs: &dyn HostFs, function: &PciDevice) -> GpuDevice {
-    let memory = read::number(fs, &file(function, "mem_info_vram_total"), Missing::Unavailable).map(Bytes);
+    let directory = directory(fs, function);
+    let file = |name: &str| format!("{directory}/{name}");
+    let memory = read::number(fs, &file(MEMORY), Missing::Unavailable).map(Bytes);
     let (state, reason) = match (&function.driver, &memory) {
         (Fact::Measured(driver), Fact::Measured(_)) if driver == "amdgpu" => (GpuState::Usable, None),
         (Fact::Measured(driver), Fact::Unavailable(reason)) if driver == "amdgpu" => {
@@ -62,14 +85,18 @@ fn device(fs: &dyn HostFs, function: &PciDevice) -> GpuDevice {
         (Fact::Unavailable(reason), _) => (GpuState::Unknown, Some(reason.clone())),
         _ => (GpuState::NoDriver, Some("amdgpu is not bound to it".to_owned())),
     };
-    let model = read::line(fs, &file(function, "product_name"), Missing::Absent).or_else(|| {
-        function.device.clone().and_then(|id| model(id).map_or(Fact::Absent, |name| name.to_owned().into()))
-    });
+    let model = match read::line(fs, &file("product_name"), Missing::Absent) {
+        Fact::Absent => function
+            .device
+            .clone()
+            .and_then(|id| model(id).map_or(Fact::Absent, |name| name.to_owned().into())),
+        told => told,
+    };
     GpuDevice {
         vendor: GpuVendor::Amd,
         model,
         pci_address: Fact::Measured(function.address.clone()),
-        uuid: read::line(fs, &file(function, "unique_id"), Missing::Absent),
+        uuid: read::line(fs, &file("unique_id"), Missing::Absent),
         memory_bytes: memory,
         compute_capability: Fact::Absent,
         numa_node: function.numa_node.clone(),
@@ -78,11 +105,10 @@ fn device(fs: &dyn HostFs, function: &PciDevice) -> GpuDevice {
     }
 }
 
-/// Names of the accelerators Azure has, by PCI device id (pci.ids).
+/// Names of the accelerators Azure has, by PCI device id (pci.ids): virtual functions have no product name.
 const fn model(device: u16) -> Option<&'static str> {
     match device {
         0x74a1 | 0x74b5 => Some("AMD Instinct MI300X"),
-        0x740c | 0x740f => Some("AMD Instinct MI210"),
         0x6860 | 0x686c => Some("AMD Radeon Instinct MI25"),
         0x7461 => Some("AMD Radeon PRO V710"),
         _ => None,

@@ -300,3 +300,18 @@ fn gpus_of_both_makes_are_all_counted() {
     let vendors: Vec<_> = gpus.devices.measured().unwrap().iter().map(|gpu| gpu.vendor).collect();
     assert_eq!(vendors, [GpuVendor::Nvidia, GpuVendor::Nvidia, GpuVendor::Amd, GpuVendor::Nvidia]);
 }
+
+#[test]
+fn files_of_an_amd_gpu_are_found_by_its_card_too() {
+    let mut tree = MemTree::default();
+    add_amd(&mut tree, "0002:00:00.0", Some("amdgpu"), None);
+    let dir = "sys/devices/pci0002:00/0002:00:00.0";
+    tree.file(&format!("{dir}/mem_info_vram_total"), "4096\n");
+    tree.link_to("sys/class/drm/card0-DP-1/device", dir).link_to("sys/class/drm/card1/device", dir);
+    tree.remove("sys/bus/pci/devices/0002:00:00.0/mem_info_vram_total");
+    let gpus = probe(&tree, &Scripted(Err(GpuLibraryError::Off)));
+    assert_eq!(gpus.devices.measured().unwrap()[0].memory_bytes, Fact::Measured(Bytes(4096)));
+    tree.remove("sys/class/drm/card1");
+    let gpus = probe(&tree, &Scripted(Err(GpuLibraryError::Off)));
+    assert!(matches!(gpus.usable, Fact::Unavailable(_)), "a connector is no card");
+}
