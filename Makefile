@@ -26,7 +26,7 @@ demo: build ## Survey this machine, then plan the example workload; needs no clu
 test: tools ## Run all tests
 	$(CARGO) test --workspace --locked
 
-bench: tools ## Measure survey and solver; prints a table
+bench: tools ## Measure survey, solver and fleet link; prints a table
 	$(CARGO) run --release --locked -p assay-bench
 
 lint: tools ## Format, clippy and docs, warnings denied

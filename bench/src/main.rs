@@ -1,5 +1,7 @@
 //! Benchmarks: `make bench` prints them as one table, with the machine they ran on.
 
+mod fleet;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -18,6 +20,9 @@ use assay_core::solve::{SolveOptions, solve};
 use assay_shared::units::{Bytes, MilliCpu};
 
 fn main() -> anyhow::Result<()> {
+    if let Some(done) = fleet::child() {
+        return done;
+    }
     println!("machine: {}", machine());
     println!("{:<52} {:>12} {:>12} {:>12}", "", "median", "fastest", "slowest");
     row("survey of this machine, without GPU", &measure(30, survey_once)?);
@@ -33,6 +38,17 @@ fn main() -> anyhow::Result<()> {
         let (price, bound) = (plan.totals.price.usd(), plan.totals.lower_bound.usd());
         println!("{:<52} {:>12.4}", "    cost / lower bound", price / bound);
     }
+    fleet_rows()
+}
+
+fn fleet_rows() -> anyhow::Result<()> {
+    let figures = fleet::measure()?;
+    let (kib, mib) = (|bytes| bytes >> 10, |bytes| bytes >> 20);
+    let agents = format!("{} agents connected and reported", figures.agents);
+    println!("{agents:<52} {:>10.2} s", figures.connected_after.as_secs_f64());
+    println!("{:<52} {:>8} KiB", "    server memory per agent", kib(figures.server_bytes_per_agent));
+    println!("{:<52} {:>12.0}", "    reports per second and core", figures.reports_per_core_second);
+    println!("{:<52} {:>8} MiB", "    memory of assay-agent run", mib(figures.agent_bytes));
     Ok(())
 }
 

@@ -96,7 +96,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
     let credentials =
         Credentials::Files { ca: args.ca.clone(), certificate: args.cert.clone(), key: args.key.clone() };
     // What is wrong from the start is said at once; what goes wrong later is tried again.
-    credentials.check()?;
+    credentials.check().context("credentials")?;
     let config = LinkConfig {
         scheduler: args.scheduler.clone(),
         server_name: args.server_name.clone(),
