@@ -38,7 +38,7 @@ pub mod limits {
     pub const KEEP_ALIVE: Duration = Duration::from_secs(20);
     /// A silent connection is dropped after this: three keep-alives.
     pub const MAX_IDLE: Duration = Duration::from_secs(60);
-    /// The handshake must be complete this long after its first datagram: two retransmissions of a lost one.
+    /// The handshake must be complete this long after its first datagram: three retransmissions of a lost one.
     pub const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
     /// Hello must be complete this long after the handshake.
     pub const AUTH_DEADLINE: Duration = Duration::from_secs(5);

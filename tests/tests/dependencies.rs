@@ -157,3 +157,23 @@ fn the_core_reads_no_clock_no_environment_and_no_files() {
     }
     assert!(files > 10, "found only {files} source files below {root}");
 }
+
+#[test]
+fn one_module_names_bincode() {
+    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
+    let named = Command::new("git")
+        .args([
+            "grep",
+            "--files-with-matches",
+            "-e",
+            "bincode::",
+            "--",
+            "*.rs",
+            ":!tests/tests/dependencies.rs",
+        ])
+        .current_dir(root)
+        .output()
+        .expect("git runs");
+    let named = String::from_utf8_lossy(&named.stdout);
+    assert_eq!(named.lines().collect::<Vec<_>>(), ["shared/src/wire.rs"]);
+}
