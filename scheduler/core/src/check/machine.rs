@@ -217,8 +217,9 @@ pub(super) fn check_existing(
             .map(|set| &set.spec.requests)
             .sum();
         need += &(expected - &daemons);
+        let mut added = ResourceList::default();
         for pod in assignment.pods.iter().filter_map(|id| pods.get(id)) {
-            need += &pod.spec.requests;
+            added += &pod.spec.requests;
             let misfit = match (pod.spec.unsupported.first(), untolerated(&taints, &pod.spec.tolerations)) {
                 (Some(field), _) => Err(Misfit::Unsupported(field.field.clone())),
                 (_, Some(taint)) => Err(Misfit::Taint(taint.clone())),
@@ -228,7 +229,8 @@ pub(super) fn check_existing(
                 violations.push(Violation::PodOnNode { node: name.to_owned(), pod: pod.id.clone(), misfit });
             }
         }
-        if let Some(resource) = lacking(&need, &allocatable) {
+        // What is over-committed already is not the plan's doing, as long as it adds nothing to it.
+        if let Some(resource) = lacking(&added, &(allocatable - &need)) {
             violations.push(Violation::TooMuch {
                 machine: name.to_owned(),
                 instance_type: name.to_owned(),
@@ -260,7 +262,13 @@ fn target(snapshot: &Snapshot, name: &str) -> Option<(Labels, Vec<crate::model::
         let taints = node.taints.iter().filter(lasting).cloned().collect();
         let claim = snapshot.node_claims.iter().find(|claim| claim.node.as_ref() == Some(&node.name));
         let promised = claim.map_or_else(ResourceList::default, |claim| claim.allocatable.clone());
-        return Some((started(&node.labels), taints, node.allocatable.max_of_each(&promised)));
+        let mut allocatable = node.allocatable.clone();
+        for (name, amount) in &promised.extended {
+            if allocatable.extended(name) == 0 {
+                allocatable.set_extended(name, *amount);
+            }
+        }
+        return Some((started(&node.labels), taints, allocatable));
     }
     let claim = snapshot.node_claims.iter().find(|claim| &*claim.name == name)?;
     let open = claim.state != ClaimState::Terminating;

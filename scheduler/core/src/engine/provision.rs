@@ -123,8 +123,11 @@ impl Engine {
             }
             node
         });
-        let on_their_way =
-            self.machines.values().filter(|machine| machine.claim.node.is_none() && !machine.is_leaving());
+        // Until a node is initialised its claim says what it will have: device plugins report late.
+        let on_their_way = self
+            .machines
+            .values()
+            .filter(|machine| machine.claim.state < ClaimState::Initialized && !machine.is_leaving());
         let classes = self.node_classes();
         Snapshot {
             now,
@@ -243,7 +246,7 @@ impl Engine {
         if self.profiles.memory_for(&bought.name, self.types.region()).is_some() {
             self.stats.learned_purchases += 1;
         }
-        self.record_event(format!("NodeClaim/{name}"), EventKind::Normal, "DisruptionLaunching", message);
+        self.record_event(format!("NodeClaim/{name}"), EventKind::Normal, "Launching", message);
         self.effects.push(Effect::CreateInstance { claim: Box::new(claim.clone()) });
         self.stats.bought += 1;
         self.machines.insert(Arc::clone(&name), Machine::new(claim, bought, now));
