@@ -10,3 +10,4 @@
 pub mod cli;
 pub mod fleet;
 pub mod manifest;
+pub mod sim;

@@ -5,6 +5,7 @@
 mod catalog;
 mod output;
 mod plan;
+mod simulate;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -30,6 +31,8 @@ struct Arguments {
 enum Command {
     /// Decide offline what to buy for the pods in some manifests.
     Plan(plan::Arguments),
+    /// Play a scenario in virtual time: pods, a cloud with its faults, machines that differ from the catalogue.
+    Simulate(simulate::Arguments),
     /// Show what could be bought, and how much of it pods would get.
     Catalog(catalog::Arguments),
 }
@@ -51,6 +54,7 @@ pub fn main() -> ExitCode {
     };
     let mut out = io::BufWriter::new(io::stdout().lock());
     let result = match arguments.command {
+        Command::Simulate(arguments) => simulate::run(&arguments, &mut out),
         Command::Plan(arguments) => plan::run(&arguments, &mut out),
         Command::Catalog(arguments) => catalog::run(&arguments, &mut out),
     };

@@ -35,7 +35,7 @@ impl fmt::Display for ManifestError {
 impl std::error::Error for ManifestError {}
 
 /// What serde says, as "expected …, found …".
-pub(super) fn problem_of(text: &str) -> String {
+pub(crate) fn problem_of(text: &str) -> String {
     // serde_json adds where in its input the value stood, which means nothing for a document already parsed.
     let text = text.split(" at line ").next().unwrap_or(text);
     if text.starts_with("invalid length") {

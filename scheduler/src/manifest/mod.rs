@@ -28,7 +28,9 @@ use assay_core::model::{
 
 pub use document::{Source, read_sources};
 pub use error::ManifestError;
+pub(crate) use error::problem_of;
 pub use pod::{PodTemplateError, pod_spec_from_value};
+pub(crate) use pool::parse_duration;
 
 use document::Document;
 use objects::Meta;

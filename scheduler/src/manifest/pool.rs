@@ -301,27 +301,27 @@ fn wait(document: &Document, field: &str, text: &str) -> Result<Wait, ManifestEr
     if text == "Never" { Ok(Wait::Never) } else { duration(document, field, text).map(Wait::After) }
 }
 
-/// A duration as Karpenter's pattern allows it: `720h`, `1h30m`, `45s`.
 fn duration(document: &Document, field: &str, text: &str) -> Result<Duration, ManifestError> {
-    let wrong =
-        || document.error(field, format!("expected a duration such as 30s, 5m, 1h30m, found {text:?}"));
+    parse_duration(text).ok_or_else(|| {
+        document.error(field, format!("expected a duration such as 30s, 5m, 1h30m, found {text:?}"))
+    })
+}
+
+/// A duration as Karpenter's pattern allows it: `720h`, `1h30m`, `45s`.
+pub(crate) fn parse_duration(text: &str) -> Option<Duration> {
     let mut seconds = 0_u64;
     let mut rest = text;
-    if rest.is_empty() {
-        return Err(wrong());
-    }
     while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit()).ok_or_else(wrong)?;
-        let (number, tail) = rest.split_at(digits);
-        let unit = match tail.chars().next() {
-            Some('h') => 3600,
-            Some('m') => 60,
-            Some('s') => 1,
-            _ => return Err(wrong()),
+        let (number, tail) = rest.split_at(rest.find(|c: char| !c.is_ascii_digit())?);
+        let mut letters = tail.chars();
+        let unit = match letters.next()? {
+            'h' => 3600,
+            'm' => 60,
+            's' => 1,
+            _ => return None,
         };
-        let number: u64 = number.parse().map_err(|_| wrong())?;
-        seconds = number.checked_mul(unit).and_then(|more| seconds.checked_add(more)).ok_or_else(wrong)?;
-        rest = tail.get(1..).unwrap_or_default();
+        seconds = number.parse::<u64>().ok()?.checked_mul(unit)?.checked_add(seconds)?;
+        rest = letters.as_str();
     }
-    Ok(Duration::from_secs(seconds))
+    (!text.is_empty()).then(|| Duration::from_secs(seconds))
 }

@@ -1,0 +1,160 @@
+//! `assay simulate`: plays a scenario in virtual time and prints what happened.
+
+use std::io::Write;
+use std::path::PathBuf;
+
+use anyhow::Context;
+use assay_core::engine::EventKind;
+use assay_core::model::Timestamp;
+use assay_core::profile::ProfileStore;
+use serde::Serialize;
+
+use super::Answer;
+use super::output::{self, API_VERSION, Format};
+use crate::sim::{DirectAgents, Entry, Scenario, Summary, World};
+
+/// Arguments of `assay simulate`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  assay simulate docs/examples/scenarios/mismatch.yaml
+  assay simulate docs/examples/scenarios/mismatch.yaml --seed 7 -o json
+
+The whole engine runs, and the agent's real survey of every simulated machine. The same scenario and
+seed print the same bytes. docs/simulate.md describes the file.")]
+pub(super) struct Arguments {
+    /// Scenario file.
+    #[arg(value_name = "SCENARIO")]
+    scenario: PathBuf,
+    /// Seed of everything random, instead of the scenario's.
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+    /// What was learned before: a file that --profiles-out wrote.
+    #[arg(long, value_name = "FILE")]
+    profiles: Option<PathBuf>,
+    /// Write what was learned to this file.
+    #[arg(long, value_name = "FILE")]
+    profiles_out: Option<PathBuf>,
+    /// Output form; a table on a terminal, else JSON.
+    #[arg(short, long, value_enum, value_name = "FORM")]
+    output: Option<Format>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Document {
+    api_version: &'static str,
+    kind: &'static str,
+    scenario: String,
+    seed: u64,
+    timeline: Vec<EntryDocument>,
+    summary: Summary,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct EntryDocument {
+    at_seconds: f64,
+    object: String,
+    #[serde(rename = "type")]
+    kind: &'static str,
+    reason: String,
+    message: String,
+}
+
+pub(super) fn run(arguments: &Arguments, out: &mut dyn Write) -> anyhow::Result<Answer> {
+    let scenario = Scenario::read(&arguments.scenario)?;
+    let profiles = match &arguments.profiles {
+        Some(path) => {
+            let file = || path.display().to_string();
+            let text = std::fs::read_to_string(path).with_context(file)?;
+            ProfileStore::import(&text).with_context(file)?
+        }
+        None => ProfileStore::new(),
+    };
+    for warning in &scenario.manifests.warnings {
+        eprintln!("assay: warning: {warning}");
+    }
+    let format = Format::or_default(arguments.output);
+    let name = scenario.name.clone();
+    let seed = arguments.seed.unwrap_or(scenario.seed);
+    let end = Timestamp(0) + scenario.duration;
+    let mut world = World::new(scenario, seed, profiles).context("spec.region")?;
+    let mut timeline = Vec::new();
+    while let Some(due) = world.next_due().filter(|due| *due <= end) {
+        world.advance(due, &mut DirectAgents);
+        let entries = world.take_entries();
+        if format == Format::Table {
+            // As it happens: a long simulation shows its progress.
+            for entry in &entries {
+                writeln!(out, "{}", line(entry))?;
+            }
+        } else {
+            timeline.extend(entries.iter().map(entry_document));
+        }
+    }
+    let summary = world.summary(end);
+    if let Some(path) = &arguments.profiles_out {
+        std::fs::write(path, world.engine().profiles().export()?)
+            .with_context(|| path.display().to_string())?;
+    }
+    if format == Format::Table {
+        summary_table(out, &summary)?;
+    } else {
+        let document = Document {
+            api_version: API_VERSION,
+            kind: "Simulation",
+            scenario: name,
+            seed,
+            timeline,
+            summary,
+        };
+        output::document(out, format, &document)?;
+    }
+    Ok(Answer::Yes)
+}
+
+/// One line for people: `   12.000s  Node/general-x  Joined  Standard_D4s_v5 in eastus-1`.
+pub(super) fn line(entry: &Entry) -> String {
+    let mark = if entry.kind == EventKind::Warning { "!" } else { " " };
+    let at = entry.at.to_string();
+    format!("{at:>10} {mark} {:<28} {:<24} {}", entry.object, entry.reason, entry.message)
+}
+
+fn entry_document(entry: &Entry) -> EntryDocument {
+    #[allow(clippy::cast_precision_loss)] // a year in milliseconds is exact
+    let at_seconds = entry.at.0 as f64 / 1000.0;
+    EntryDocument {
+        at_seconds,
+        object: entry.object.clone(),
+        kind: if entry.kind == EventKind::Warning { "Warning" } else { "Normal" },
+        reason: entry.reason.clone(),
+        message: entry.message.clone(),
+    }
+}
+
+/// The sums for people.
+pub(super) fn summary_table(out: &mut dyn Write, summary: &Summary) -> anyhow::Result<()> {
+    let counts = |counts: &std::collections::BTreeMap<String, u64>| {
+        let list: Vec<_> = counts.iter().map(|(name, count)| format!("{count} {name}")).collect();
+        if list.is_empty() { "none".to_owned() } else { list.join(", ") }
+    };
+    writeln!(out)?;
+    let Summary { seconds, bought, launch_failures, joined, learned_purchases, labels_refined, .. } = summary;
+    writeln!(out, "bought      {bought} machines ({launch_failures} refused, {joined} joined)")?;
+    writeln!(out, "learned     {learned_purchases} purchases counted on measured memory")?;
+    writeln!(out, "refined     {labels_refined} labels")?;
+    writeln!(out, "mismatches  {}", counts(&summary.mismatches))?;
+    writeln!(out, "given back  {}", counts(&summary.released))?;
+    let Summary { pods_running, pods_pending, nodes, .. } = summary;
+    writeln!(out, "now         {pods_running} pods run on {nodes} nodes, {pods_pending} wait")?;
+    writeln!(
+        out,
+        "cost        ${:.4} in {}m{:02}s, ${:.4}/h now",
+        summary.cost_usd,
+        seconds / 60,
+        seconds % 60,
+        summary.price_per_hour
+    )?;
+    Ok(())
+}

@@ -1,0 +1,159 @@
+//! The simulated cloud: it may refuse a VM, takes time to boot one, and gives machines that differ from the catalogue.
+//!
+//! What differs is what `docs/catalog.md` says may: the processor is one of those a size is known to come with, the kernel keeps a
+//! little more or less, and a machine may come with a defect.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use assay_agent::tree::{Machine, kernel_total, processors};
+use assay_core::catalog::CapacityType;
+use assay_core::engine::LaunchFailure;
+use assay_core::model::NodeClaim;
+use assay_shared::azure::{self, VmSize};
+use assay_shared::report::{AcceleratedNetworking, GpuState, Priority};
+use assay_shared::units::Bytes;
+use rand::{Rng, SeedableRng};
+use rand_pcg::Pcg64Mcg;
+
+use super::scenario::{CloudOptions, Defect};
+
+/// From a request to the cloud's answer.
+pub const ANSWER: Duration = Duration::from_secs(2);
+/// From the wish to delete a VM to its end.
+pub const DELETION: Duration = Duration::from_secs(5);
+/// Notice of a spot machine that is taken back (Azure promises 30 s).
+pub const PREEMPTION_NOTICE: Duration = Duration::from_secs(30);
+/// How far kernels of one image differ in what they keep, MiB.
+const KERNEL_JITTER_MIB: u64 = 4;
+
+/// What becomes of a request.
+#[derive(Debug)]
+pub enum Answer {
+    /// The VM exists, and its node will join after `boot`.
+    Accepted {
+        /// From the answer to a node that is ready.
+        boot: Duration,
+        /// The machine behind it.
+        machine: Box<Machine>,
+    },
+    /// There is none.
+    Refused {
+        /// Why.
+        failure: LaunchFailure,
+        /// In the cloud's words.
+        message: String,
+    },
+}
+
+/// The cloud.
+#[derive(Debug)]
+pub struct Cloud {
+    options: CloudOptions,
+    /// vCPUs in use, by family.
+    vcpus: BTreeMap<String, u32>,
+    /// How many machines each defect rule has seen of its sizes.
+    seen: Vec<u32>,
+    /// One stream per purpose, so that a change of one does not reshuffle the others.
+    refusals: Pcg64Mcg,
+    boots: Pcg64Mcg,
+    hosts: Pcg64Mcg,
+}
+
+impl Cloud {
+    /// A cloud with these habits.
+    #[must_use]
+    pub fn new(options: CloudOptions, seed: u64) -> Self {
+        let stream = |purpose: u64| Pcg64Mcg::seed_from_u64(seed.wrapping_mul(8).wrapping_add(purpose));
+        let seen = vec![0; options.defects.len()];
+        let (refusals, boots, hosts) = (stream(1), stream(2), stream(3));
+        Self { options, vcpus: BTreeMap::new(), seen, refusals, boots, hosts }
+    }
+
+    /// Asks for the VM of a claim.
+    pub fn create(&mut self, claim: &NodeClaim) -> Answer {
+        let Some(size) = azure::size(&claim.instance_type) else {
+            let message = format!("{} is not a size of this cloud", claim.instance_type);
+            return Answer::Refused { failure: LaunchFailure::SkuNotAvailable, message };
+        };
+        let used = self.vcpus.entry(size.family.to_string()).or_default();
+        if let Some(quota) = self.options.quota.get(&*size.family)
+            && *used + size.vcpus > *quota
+        {
+            let message = format!("{used} of {quota} vCPUs of {} are in use", size.family);
+            return Answer::Refused { failure: LaunchFailure::SkuFamilyQuotaExceeded, message };
+        }
+        if self.refusals.random_bool(self.options.failure_rate) {
+            let message = format!("no capacity for {} in {}", size.name, claim.zone);
+            return Answer::Refused { failure: LaunchFailure::ZonalAllocationFailed, message };
+        }
+        *used += size.vcpus;
+        let (least, most) = self.options.boot_seconds;
+        let boot = Duration::from_secs(self.boots.random_range(least..=most));
+        Answer::Accepted { boot, machine: Box::new(self.machine(size, claim)) }
+    }
+
+    /// A VM is gone, and its quota free again.
+    pub fn deleted(&mut self, instance_type: &str) {
+        if let Some(size) = azure::size(instance_type)
+            && let Some(used) = self.vcpus.get_mut(&*size.family)
+        {
+            *used = used.saturating_sub(size.vcpus);
+        }
+    }
+
+    /// One of `from`, drawn; for a cloud that chooses whom to take back.
+    pub fn draw<T>(&mut self, from: &mut Vec<T>) -> Option<T> {
+        if from.is_empty() {
+            return None;
+        }
+        Some(from.swap_remove(self.hosts.random_range(0..from.len())))
+    }
+
+    /// The machine behind a VM.
+    fn machine(&mut self, size: &VmSize, claim: &NodeClaim) -> Machine {
+        let (region, zone) = claim.zone.rsplit_once('-').unwrap_or((&claim.zone, ""));
+        let spot = claim.capacity_type == CapacityType::Spot;
+        let priority = if spot { Priority::Spot } else { Priority::Regular };
+        let mut machine = Machine::azure(size).with_identity(self.hosts.random());
+        machine = machine.with_placement(region, zone, priority);
+        let lottery = processors(size);
+        if let Some(processor) = lottery.get(self.hosts.random_range(0..lottery.len().max(1))) {
+            machine = machine.with_processor(*processor);
+        }
+        for defect in self.defects(size) {
+            machine = match defect {
+                Defect::LostGpu => machine.with_gpu(0, GpuState::Lost),
+                Defect::LessMemory => {
+                    let blocks = size.memory.0 / Bytes::mib(128).0 * 7 / 8;
+                    machine.with_installed_memory(Bytes::mib(128) * blocks)
+                }
+                Defect::NetworkingOff => {
+                    machine.with_accelerated_networking(AcceleratedNetworking::SyntheticOnly)
+                }
+            };
+        }
+        let jitter = Bytes::mib(self.hosts.random_range(0..=KERNEL_JITTER_MIB));
+        machine.memory.total = Some(kernel_total(machine.memory.installed) - jitter);
+        machine
+    }
+
+    /// What is wrong with the next machine of a size.
+    fn defects(&mut self, size: &VmSize) -> Vec<Defect> {
+        let mut defects = Vec::new();
+        for (rule, seen) in self.options.defects.iter().zip(&mut self.seen) {
+            if size.name.contains(&rule.size) {
+                *seen += 1;
+                if *seen == rule.machine {
+                    defects.push(rule.defect);
+                }
+            }
+        }
+        for (defect, rate) in &self.options.defect_rates {
+            if self.hosts.random_bool(*rate) {
+                defects.push(*defect);
+            }
+        }
+        defects
+    }
+}

@@ -1,0 +1,24 @@
+//! A cloud, a cluster and a fleet that exist only here, for `assay simulate` and `assay demo`.
+//!
+//! ```text
+//!  scenario --> world --events--> engine (assay-core)
+//!                 ^                  |
+//!                 |                  v effects
+//!    cloud (VMs that differ from the catalogue), cluster (pods, nodes, a binder), agents (the real survey)
+//! ```
+//!
+//! Time is an argument and every random choice comes from the seed, one stream per purpose, so that the same scenario and
+//! seed give the same bytes. `assay simulate` drives the world in virtual time and hands reports over directly; the demo
+//! drives it at wall-clock speed with the reports on real QUIC.
+
+pub mod agents;
+pub mod cloud;
+pub mod cluster;
+pub mod scenario;
+pub mod timeline;
+pub mod world;
+
+pub use agents::{Agents, DirectAgents};
+pub use scenario::{Scenario, ScenarioError};
+pub use timeline::{Entry, Summary};
+pub use world::World;
