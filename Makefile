@@ -19,9 +19,8 @@ tools: # What the build needs, and how to get it where it is missing.
 build: tools ## Build assay and assay-agent, optimised
 	$(CARGO) build --release --locked -p assay-scheduler -p assay-agent
 
-demo: build ## Survey this machine, then plan the example workload; needs no cluster and no cloud
-	target/release/assay-agent survey -o table
-	target/release/assay plan -f docs/examples --explain -o table
+demo: build ## Show the whole loop: a simulated cloud, real agents over real QUIC; half a minute, no cluster, no cloud
+	target/release/assay demo
 
 test: tools ## Run all tests
 	$(CARGO) test --workspace --locked

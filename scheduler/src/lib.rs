@@ -8,6 +8,7 @@
 //! All deciding is in `assay-core`; here are the drivers and the command line.
 
 pub mod cli;
+pub mod demo;
 pub mod fleet;
 pub mod manifest;
 pub mod sim;

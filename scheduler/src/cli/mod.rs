@@ -3,6 +3,8 @@
 //! Exit codes: 0 on success, 1 where the answer is no, 2 on bad usage or bad input, with one line on standard error.
 
 mod catalog;
+mod demo;
+pub(crate) mod narration;
 mod output;
 mod plan;
 mod simulate;
@@ -31,6 +33,8 @@ struct Arguments {
 enum Command {
     /// Decide offline what to buy for the pods in some manifests.
     Plan(plan::Arguments),
+    /// Show the whole loop on this machine: buy, measure, relabel, replace, give back. No cluster, no cloud account.
+    Demo(demo::Arguments),
     /// Play a scenario in virtual time: pods, a cloud with its faults, machines that differ from the catalogue.
     Simulate(simulate::Arguments),
     /// Show what could be bought, and how much of it pods would get.
@@ -54,6 +58,7 @@ pub fn main() -> ExitCode {
     };
     let mut out = io::BufWriter::new(io::stdout().lock());
     let result = match arguments.command {
+        Command::Demo(arguments) => demo::run(&arguments, &mut out),
         Command::Simulate(arguments) => simulate::run(&arguments, &mut out),
         Command::Plan(arguments) => plan::run(&arguments, &mut out),
         Command::Catalog(arguments) => catalog::run(&arguments, &mut out),

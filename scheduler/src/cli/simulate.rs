@@ -10,6 +10,7 @@ use assay_core::profile::ProfileStore;
 use serde::Serialize;
 
 use super::Answer;
+use super::narration;
 use super::output::{self, API_VERSION, Format};
 use crate::sim::{DirectAgents, Entry, Scenario, Summary, World};
 
@@ -87,7 +88,7 @@ pub(super) fn run(arguments: &Arguments, out: &mut dyn Write) -> anyhow::Result<
         if format == Format::Table {
             // As it happens: a long simulation shows its progress.
             for entry in &entries {
-                writeln!(out, "{}", line(entry))?;
+                writeln!(out, "{}", narration::line(entry))?;
             }
         } else {
             timeline.extend(entries.iter().map(entry_document));
@@ -99,7 +100,7 @@ pub(super) fn run(arguments: &Arguments, out: &mut dyn Write) -> anyhow::Result<
             .with_context(|| path.display().to_string())?;
     }
     if format == Format::Table {
-        summary_table(out, &summary)?;
+        narration::summary(out, &summary)?;
     } else {
         let document = Document {
             api_version: API_VERSION,
@@ -114,13 +115,6 @@ pub(super) fn run(arguments: &Arguments, out: &mut dyn Write) -> anyhow::Result<
     Ok(Answer::Yes)
 }
 
-/// One line for people: `   12.000s  Node/general-x  Joined  Standard_D4s_v5 in eastus-1`.
-pub(super) fn line(entry: &Entry) -> String {
-    let mark = if entry.kind == EventKind::Warning { "!" } else { " " };
-    let at = entry.at.to_string();
-    format!("{at:>10} {mark} {:<28} {:<24} {}", entry.object, entry.reason, entry.message)
-}
-
 fn entry_document(entry: &Entry) -> EntryDocument {
     #[allow(clippy::cast_precision_loss)] // a year in milliseconds is exact
     let at_seconds = entry.at.0 as f64 / 1000.0;
@@ -131,30 +125,4 @@ fn entry_document(entry: &Entry) -> EntryDocument {
         reason: entry.reason.clone(),
         message: entry.message.clone(),
     }
-}
-
-/// The sums for people.
-pub(super) fn summary_table(out: &mut dyn Write, summary: &Summary) -> anyhow::Result<()> {
-    let counts = |counts: &std::collections::BTreeMap<String, u64>| {
-        let list: Vec<_> = counts.iter().map(|(name, count)| format!("{count} {name}")).collect();
-        if list.is_empty() { "none".to_owned() } else { list.join(", ") }
-    };
-    writeln!(out)?;
-    let Summary { seconds, bought, launch_failures, joined, learned_purchases, labels_refined, .. } = summary;
-    writeln!(out, "bought      {bought} machines ({launch_failures} refused, {joined} joined)")?;
-    writeln!(out, "learned     {learned_purchases} purchases counted on measured memory")?;
-    writeln!(out, "refined     {labels_refined} labels")?;
-    writeln!(out, "mismatches  {}", counts(&summary.mismatches))?;
-    writeln!(out, "given back  {}", counts(&summary.released))?;
-    let Summary { pods_running, pods_pending, nodes, .. } = summary;
-    writeln!(out, "now         {pods_running} pods run on {nodes} nodes, {pods_pending} wait")?;
-    writeln!(
-        out,
-        "cost        ${:.4} in {}m{:02}s, ${:.4}/h now",
-        summary.cost_usd,
-        seconds / 60,
-        seconds % 60,
-        summary.price_per_hour
-    )?;
-    Ok(())
 }
