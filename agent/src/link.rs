@@ -36,7 +36,7 @@ pub use pause::Reconnect;
 
 use reporter::Reporter;
 use session::{Goal, Session};
-use surveyor::{Observation, Surveys};
+use surveyor::{First, Observation, Surveys};
 
 /// Time to reach the scheduler: name lookup and handshake.
 pub const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
@@ -47,6 +47,12 @@ const FIRST_INTERVAL: Duration = Duration::from_secs(60);
 pub trait ReportSource: Send + 'static {
     /// Surveys the machine. Called on a thread that may block.
     fn survey(&mut self) -> HardwareReport;
+
+    /// Surveys what is quick to survey, where the whole may take long: an agent that stays sends it ahead of its first
+    /// report. `None` where nothing takes long.
+    fn ahead(&mut self) -> Option<HardwareReport> {
+        None
+    }
 
     /// Looks at what cannot wait for the next survey: what the cloud announced. Called every few seconds, on a thread that
     /// may block; `None` where there is nothing to look at.
@@ -88,7 +94,7 @@ pub async fn run_link(
     source: impl ReportSource,
     mut shutdown: watch::Receiver<bool>,
 ) -> Result<(), LinkError> {
-    let mut surveys = Surveys::start(source, config.interval, FIRST_INTERVAL);
+    let mut surveys = Surveys::start(source, First::QuickThenWhole, config.interval, FIRST_INTERVAL);
     let mut reporter = Reporter::default();
     let mut pauses = config.reconnect.pauses();
     // The first connection says which boot it is about, so it waits for the first survey.
@@ -135,7 +141,7 @@ pub async fn report_once(
     endpoint: LinkEndpoint,
     source: impl ReportSource,
 ) -> Result<(), LinkError> {
-    let mut surveys = Surveys::start(source, config.interval, FIRST_INTERVAL);
+    let mut surveys = Surveys::start(source, First::Whole, config.interval, FIRST_INTERVAL);
     let mut reporter = Reporter::default();
     reporter.observe(surveys.next().await?);
     let (_stay, mut shutdown) = watch::channel(false);

@@ -203,11 +203,30 @@ impl Sources {
     /// Surveys the machine with what IMDS said. Blocks while it reads files and asks the GPU library.
     #[must_use]
     pub fn survey(&self, node_name: Option<&str>, imds: Option<Answer>) -> HardwareReport {
+        self.survey_with(node_name, imds, &*self.gpu_library)
+    }
+
+    /// The same without asking the GPU library, which a driver in trouble may hold up for seconds.
+    #[must_use]
+    pub fn survey_without_gpu_library(
+        &self,
+        node_name: Option<&str>,
+        imds: Option<Answer>,
+    ) -> HardwareReport {
+        self.survey_with(node_name, imds, &*gpu::library(NvmlSource::Off))
+    }
+
+    fn survey_with(
+        &self,
+        node_name: Option<&str>,
+        imds: Option<Answer>,
+        gpu_library: &dyn GpuLibrary,
+    ) -> HardwareReport {
         let options = SurveyOptions {
             node_name: node_name.map(str::to_owned),
             imds,
             cpuid: if self.running_machine { Cpuid::of_running_machine() } else { None },
-            gpu_library: &*self.gpu_library,
+            gpu_library,
         };
         survey(&self.fs, &options)
     }

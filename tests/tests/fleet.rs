@@ -45,6 +45,38 @@ impl ReportSource for Machine {
     }
 }
 
+/// A machine with a driver that takes its time.
+struct SlowDriver;
+
+impl ReportSource for SlowDriver {
+    fn survey(&mut self) -> HardwareReport {
+        let mut whole = report("node-a");
+        whole.gpus.usable = Fact::Measured(8);
+        whole
+    }
+
+    fn ahead(&mut self) -> Option<HardwareReport> {
+        Some(report("node-a"))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_quick_to_survey_is_reported_ahead_of_the_whole() -> anyhow::Result<()> {
+    let mut fleet = Fleet::start(config())?;
+    let (stop, stopped) = watch::channel(false);
+    let agent = tokio::spawn(run_link(fleet.agent("node-a")?, LinkEndpoint::bind()?, SlowDriver, stopped));
+    let mut usable = Vec::new();
+    while usable.len() < 2 {
+        if let FleetEvent::Report { report, .. } = fleet.event().await? {
+            usable.push(report.gpus.usable.get());
+        }
+    }
+    assert_eq!(usable, [None, Some(8)]);
+    stop.send_replace(true);
+    agent.await??;
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_agent_reports_whole_then_what_changed_and_what_cannot_wait_at_once() -> anyhow::Result<()> {
     let mut fleet = Fleet::start(config())?;

@@ -19,7 +19,7 @@ use tracing_subscriber::EnvFilter;
 use super::{
     Credentials, LinkConfig, LinkEndpoint, Reconnect, ReportSource, SchedulerAddress, report_once, run_link,
 };
-use crate::imds::client;
+use crate::imds::{Answer, client};
 use crate::sources::{SourceArgs, Sources};
 
 /// Report this machine to a scheduler, and stay connected.
@@ -67,13 +67,27 @@ struct Machine {
     vm_name: Fact<String>,
 }
 
-impl ReportSource for Machine {
-    fn survey(&mut self) -> HardwareReport {
+impl Machine {
+    fn ask_imds(&mut self) -> Option<Answer> {
         let answer = self.runtime.block_on(self.sources.ask_imds());
         if let Some(instance) = answer.as_ref().and_then(|answer| answer.instance.measured()) {
             self.vm_name = instance.name.clone();
         }
+        answer
+    }
+}
+
+impl ReportSource for Machine {
+    fn survey(&mut self) -> HardwareReport {
+        let answer = self.ask_imds();
         self.sources.survey(Some(self.node.as_str()), answer)
+    }
+
+    /// On a machine with GPUs, everything that does not depend on their driver.
+    fn ahead(&mut self) -> Option<HardwareReport> {
+        let answer = self.ask_imds();
+        let report = self.sources.survey_without_gpu_library(Some(self.node.as_str()), answer);
+        report.gpus.pci.get().is_some_and(|count| count > 0).then_some(report)
     }
 
     fn urgent(&mut self) -> Option<Fact<Vec<ScheduledEvent>>> {

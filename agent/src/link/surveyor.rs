@@ -22,6 +22,15 @@ pub(super) enum Observation {
     Events(Fact<Vec<ScheduledEvent>>),
 }
 
+/// What is observed first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum First {
+    /// The whole machine.
+    Whole,
+    /// What is quick to survey, then the whole: a driver that hangs holds up nothing but its own facts.
+    QuickThenWhole,
+}
+
 /// The observations of one machine, one at a time: nothing is surveyed before the last one was taken.
 #[derive(Debug)]
 pub(super) struct Surveys {
@@ -32,10 +41,15 @@ pub(super) struct Surveys {
 }
 
 impl Surveys {
-    pub(super) fn start(source: impl ReportSource, fixed: Option<Duration>, otherwise: Duration) -> Self {
+    pub(super) fn start(
+        source: impl ReportSource,
+        first: First,
+        fixed: Option<Duration>,
+        otherwise: Duration,
+    ) -> Self {
         let (found, observations) = mpsc::channel(1);
         let (interval, interval_now) = watch::channel(fixed.unwrap_or(otherwise));
-        tokio::spawn(observe(source, interval_now, found));
+        tokio::spawn(observe(source, first, interval_now, found));
         Self { observations, interval, fixed: fixed.is_some() }
     }
 
@@ -55,9 +69,23 @@ impl Surveys {
 /// Ends when nobody listens any more, or the source panicked.
 async fn observe(
     mut source: impl ReportSource,
+    first: First,
     interval: watch::Receiver<Duration>,
     found: mpsc::Sender<Observation>,
 ) {
+    if first == First::QuickThenWhole {
+        let quick = spawn_blocking(move || {
+            let report = source.ahead();
+            (source, report)
+        });
+        let Ok((returned, report)) = quick.await else { return };
+        source = returned;
+        if let Some(report) = report
+            && found.send(Observation::Report(Box::new(report))).await.is_err()
+        {
+            return;
+        }
+    }
     let mut look = true;
     loop {
         let surveyed = Instant::now();

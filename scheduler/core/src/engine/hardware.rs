@@ -89,15 +89,17 @@ impl Engine {
         let fresh: Vec<_> = fresh.cloned().collect();
         let recovered = mismatches.is_empty() && !machine.mismatches.is_empty();
         machine.mismatches.clone_from(&mismatches);
-        let first_time =
-            !std::mem::replace(&mut machine.verified, mismatches.is_empty()) && mismatches.is_empty();
+        let enough = profile::tells_enough(&report, &bought);
+        // Once verified, a count that fails does not undo it: the facts are stale, not wrong.
+        let holds = mismatches.is_empty() && (enough || machine.verified);
+        let first_time = !std::mem::replace(&mut machine.verified, holds) && holds;
 
         for condition in profile::conditions(&report, &bought, &mismatches) {
             self.set_condition(node, condition);
         }
-        let verdict = if mismatches.is_empty() { "true" } else { "false" };
-        let verified = Labels::from([(hardware::VERIFIED.to_owned(), verdict.to_owned())]);
-        self.refine_labels(node, &report, verified);
+        let verdict = if holds { Some("true") } else { (!mismatches.is_empty()).then_some("false") };
+        let verified = verdict.map(|verdict| (hardware::VERIFIED.to_owned(), verdict.to_owned()));
+        self.refine_labels(node, &report, verified.into_iter().collect());
         if first_time {
             self.effects.push(Effect::UntaintNode { node: Arc::clone(node), taint: unverified_taint() });
         }
@@ -221,19 +223,22 @@ impl Engine {
         self.report(now, node, &Arc::new(report));
     }
 
-    /// Nodes that joined and never reported: used unmeasured, or given back, as the settings say.
+    /// Nodes that joined and never reported, or never told enough: used unmeasured, or given back, as the settings say.
     pub(super) fn settle_silent(&mut self, now: Timestamp) {
         let limit = self.settings.report_timeout;
         let silent = self.machines.iter().filter(|(_, machine)| {
             machine.claim.state == ClaimState::Registered
-                && machine.report.is_none()
+                && machine
+                    .report
+                    .as_ref()
+                    .is_none_or(|report| !profile::tells_enough(report, &machine.bought))
                 && !machine.verified
                 && !machine.is_leaving()
                 && now.since(machine.since) >= limit
         });
         let silent: Vec<_> = silent.map(|(name, _)| Arc::clone(name)).collect();
         for node in silent {
-            let message = format!("no hardware report within {} s", limit.as_secs());
+            let message = format!("no whole hardware report within {} s", limit.as_secs());
             let object = format!("Node/{node}");
             self.record_event(object, EventKind::Warning, "HardwareReportTimeout", message.clone());
             if self.settings.report_timeout_policy == ReportTimeoutPolicy::Replace {

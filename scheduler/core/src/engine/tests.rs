@@ -312,6 +312,23 @@ fn what_three_machines_showed_changes_the_next_purchase() {
 }
 
 #[test]
+fn a_machine_whose_gpus_were_not_counted_waits_until_they_are() {
+    let mut driver = Driver::new();
+    driver.pod("a", None);
+    let claim = driver.bought().remove(0);
+    driver.boot(&claim);
+    // The driver has not answered yet: one GPU on the bus, nobody knows whether it works.
+    let mut early = HardwareReport::default();
+    early.memory.total_bytes = Fact::Measured(Bytes::gib(62));
+    early.gpus.pci = Fact::Measured(1);
+    driver.tell(Event::Report { node: Arc::clone(&claim.name), report: Arc::new(early) });
+    assert_eq!(driver.state(&claim), Some(ClaimState::Registered));
+    assert_eq!(driver.engine.nodes[&claim.name].label(hardware::VERIFIED), None, "neither true nor false");
+    driver.measure(&claim, 1);
+    assert_eq!(driver.state(&claim), Some(ClaimState::Initialized));
+}
+
+#[test]
 fn the_same_events_give_the_same_effects() {
     let run = || {
         let mut driver = Driver::new();

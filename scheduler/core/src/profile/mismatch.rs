@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use assay_shared::HardwareReport;
 use assay_shared::labels::{azure, hardware, kubernetes};
 use assay_shared::report::DiskRole;
 use assay_shared::units::Bytes;
+use assay_shared::{Fact, HardwareReport};
 
 use super::refine::hardware_labels;
 use crate::catalog::InstanceType;
@@ -146,6 +146,13 @@ pub fn compare(
     mismatches
 }
 
+/// Whether `report` says enough for a verdict: GPUs that were promised have been counted. A machine whose driver has not
+/// answered yet is neither what was bought nor less.
+#[must_use]
+pub fn tells_enough(report: &HardwareReport, bought: &InstanceType) -> bool {
+    promised_gpus(bought) == 0 || report.gpus.usable.is_measured() || report.gpus.pci == Fact::Measured(0)
+}
+
 /// The node conditions that follow from a report and its mismatches.
 #[must_use]
 pub fn conditions(report: &HardwareReport, bought: &InstanceType, mismatches: &[Mismatch]) -> Vec<Condition> {
@@ -191,7 +198,6 @@ pub fn conditions(report: &HardwareReport, bought: &InstanceType, mismatches: &[
 
 #[cfg(test)]
 mod tests {
-    use assay_shared::Fact;
     use assay_shared::report::{AcceleratedNetworking, Architecture, IsaLevel};
     use assay_shared::units::MilliCpu;
 

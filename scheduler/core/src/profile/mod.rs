@@ -14,7 +14,7 @@ mod mismatch;
 mod refine;
 mod store;
 
-pub use mismatch::{Mismatch, MismatchKind, NETWORK_GRACE, compare, conditions};
+pub use mismatch::{Mismatch, MismatchKind, NETWORK_GRACE, compare, conditions, tells_enough};
 pub use refine::{hardware_labels, sku_label_corrections};
 pub use store::{
     AGREEMENT_PER_MILLE, CURRENT_IMAGE, ImportError, KIND, Observation, PROFILES_KEPT, ProfileKey,
