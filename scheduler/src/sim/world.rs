@@ -11,8 +11,9 @@ use std::time::Duration;
 use assay_agent::tree::Machine;
 use assay_core::catalog::{CapacityType, Catalog, CatalogError};
 use assay_core::engine::{Effect, Engine, Event, EventKind, LaunchError, Settings};
-use assay_core::model::{Node, NodeClaim, ResourceList, Timestamp};
+use assay_core::model::{Labels, Node, NodeClaim, ResourceList, Timestamp};
 use assay_core::profile::ProfileStore;
+use assay_shared::labels::hardware;
 use assay_shared::protocol::Notice;
 use assay_shared::report::{EventType, GpuState, ScheduledEvent};
 
@@ -349,7 +350,10 @@ impl World {
                 Some(_) => {}
                 None => self.engine.handle(now, Event::InstanceGone { claim }),
             },
-            Effect::LabelNode { node, labels } => self.cluster.label_node(&node, labels),
+            Effect::LabelNode { node, labels } => {
+                self.note_refined(now, &node, &labels);
+                self.cluster.label_node(&node, labels);
+            }
             Effect::TaintNode { node, taint } => self.cluster.taint_node(&node, taint),
             Effect::UntaintNode { node, taint } => self.cluster.untaint_node(&node, &taint),
             Effect::SetNodeCondition { node, condition } => self.cluster.set_condition(&node, condition),
@@ -360,6 +364,28 @@ impl World {
             }
             Effect::OfferingUnavailable { .. } => {}
         }
+    }
+
+    /// Tells of labels that say what was measured: the few that a buyer looks at first, and how many there are.
+    fn note_refined(&mut self, now: Timestamp, node: &str, labels: &Labels) {
+        const SHOWN: [&str; 6] = [
+            hardware::GPU_COUNT,
+            hardware::NETWORK_ACCELERATED,
+            hardware::CPU_MODEL,
+            hardware::CPU_ISA,
+            hardware::MEMORY_TOTAL_MIB,
+            hardware::VERIFIED,
+        ];
+        let refined = labels.keys().filter(|key| key.starts_with(hardware::PREFIX)).count();
+        if refined == 0 {
+            return;
+        }
+        let shown = SHOWN.iter().filter_map(|key| {
+            let value = labels.get(*key)?;
+            Some(format!("{}={value}", key.trim_start_matches(hardware::PREFIX)))
+        });
+        let shown = shown.collect::<Vec<_>>().join(" ");
+        self.note(now, format!("Node/{node}"), "Relabelled", format!("{refined} labels: {shown}"));
     }
 
     /// The sums so far.

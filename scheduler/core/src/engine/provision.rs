@@ -1,12 +1,10 @@
 //! What is bought for pending pods: when the batch is due, what the solver sees, and what a plan becomes.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::hardware::unverified_taint;
 use super::record::labels_of;
-use super::unavailable::family_of;
 use super::{Effect, Engine, EventKind, Machine};
 use crate::catalog::InstanceType;
 use crate::check::check;
@@ -285,18 +283,6 @@ impl Engine {
             self.record_event(object, EventKind::Warning, "FailedScheduling", message.clone());
             self.reported.insert(left_out.pod, message);
         }
-    }
-
-    /// vCPUs in use by quota family, for drivers that show it.
-    #[must_use]
-    pub fn cpus_by_family(&self) -> BTreeMap<String, u64> {
-        let mut families = BTreeMap::new();
-        for machine in self.machines.values() {
-            if let Some(family) = family_of(&machine.bought) {
-                *families.entry(family).or_default() += machine.bought.capacity.cpu.0 / 1000;
-            }
-        }
-        families
     }
 }
 
