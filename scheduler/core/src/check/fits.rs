@@ -45,21 +45,50 @@ pub fn pod_fits_node(pod: &Pod, node: &Node, used: &ResourceList) -> Result<(), 
     lacking.map_or(Ok(()), |name| Err(Misfit::Resources(name)))
 }
 
+/// Node selector and required affinity of a pod, read once.
+#[derive(Debug)]
+pub(super) struct Needs {
+    selector: Requirements,
+    terms: Vec<Requirements>,
+}
+
+impl Needs {
+    /// What a pod needs of a node's labels.
+    ///
+    /// # Errors
+    /// Where that cannot be read.
+    pub(super) fn of(spec: &PodSpec) -> Result<Self, Misfit> {
+        let read = |list| Requirements::from_list(list).map_err(|error| Misfit::Invalid(error.to_string()));
+        let terms = spec.required_affinity.iter().map(read).collect::<Result<_, _>>()?;
+        Ok(Self { selector: read(&spec.node_selector)?, terms })
+    }
+
+    /// Whether the selector and one of the terms pass `test`.
+    ///
+    /// # Errors
+    /// What failed.
+    pub(super) fn test(
+        &self,
+        test: impl Fn(&Requirements) -> Result<(), Box<Incompatible>>,
+    ) -> Result<(), Misfit> {
+        test(&self.selector).map_err(Misfit::Labels)?;
+        let mut failed = None;
+        for term in &self.terms {
+            match test(term) {
+                Ok(()) => return Ok(()),
+                Err(incompatible) => failed = Some(incompatible),
+            }
+        }
+        failed.map_or(Ok(()), |incompatible| Err(Misfit::Labels(incompatible)))
+    }
+}
+
 /// Whether node selector and one of the required terms pass `test`.
 pub(super) fn labels_allow(
     spec: &PodSpec,
     test: impl Fn(&Requirements) -> Result<(), Box<Incompatible>>,
 ) -> Result<(), Misfit> {
-    let read = |list| Requirements::from_list(list).map_err(|error| Misfit::Invalid(error.to_string()));
-    test(&read(&spec.node_selector)?).map_err(Misfit::Labels)?;
-    let mut failed = None;
-    for term in &spec.required_affinity {
-        match test(&read(term)?) {
-            Ok(()) => return Ok(()),
-            Err(incompatible) => failed = Some(incompatible),
-        }
-    }
-    failed.map_or(Ok(()), |incompatible| Err(Misfit::Labels(incompatible)))
+    Needs::of(spec)?.test(test)
 }
 
 /// A resource of which `room` has less than `need`.

@@ -1,8 +1,9 @@
 //! Whether a plan keeps the rules. It knows the rules and nothing of how plans are made: it reads model types only.
 
+mod claims;
+mod existing;
 mod fits;
 mod limits;
-mod machine;
 mod violation;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -22,8 +23,8 @@ pub fn check(snapshot: &Snapshot, plan: &Plan) -> Result<(), Vec<Violation>> {
     let pods: BTreeMap<&PodId, &Pod> =
         snapshot.pods.iter().filter(|pod| pod.is_pending()).map(|pod| (&pod.id, pod)).collect();
     every_pod_once(&pods, plan, &mut violations);
-    machine::check_claims(snapshot, &pods, plan, &mut violations);
-    machine::check_existing(snapshot, &pods, plan, &mut violations);
+    claims::check_claims(snapshot, &pods, plan, &mut violations);
+    existing::check_existing(snapshot, &pods, plan, &mut violations);
     limits::check(snapshot, plan, &mut violations);
     check_totals(plan, &mut violations);
     if violations.is_empty() { Ok(()) } else { Err(violations) }
