@@ -1,7 +1,7 @@
 //! The simulated cloud: it may refuse a VM, takes time to boot one, and gives machines that differ from the catalogue.
 //!
-//! What differs is what `docs/catalog.md` says may: the processor is one of those a size is known to come with, the kernel keeps a
-//! little more or less, and a machine may come with a defect.
+//! The processor is one of those a size is known to come with, the kernel keeps a little more or less, sizes whose page is
+//! wrong have what machines of them were seen to have, and a machine may come with a defect.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -24,6 +24,8 @@ pub const ANSWER: Duration = Duration::from_secs(2);
 pub const DELETION: Duration = Duration::from_secs(5);
 /// Notice of a spot machine that is taken back (Azure promises 30 s).
 pub const PREEMPTION_NOTICE: Duration = Duration::from_secs(30);
+/// Sizes that have other memory than their page says, by what public `MemTotal` figures of such machines imply, GiB.
+const TRUE_MEMORY_GIB: [(&str, u64); 2] = [("Standard_HX176rs", 1400), ("Standard_ND96isr_MI300X_v5", 1900)];
 /// How far kernels of one image differ in what they keep, MiB.
 const KERNEL_JITTER_MIB: u64 = 4;
 
@@ -117,6 +119,9 @@ impl Cloud {
         let priority = if spot { Priority::Spot } else { Priority::Regular };
         let mut machine = Machine::azure(size).with_identity(self.hosts.random());
         machine = machine.with_placement(region, zone, priority);
+        if let Some((_, gib)) = TRUE_MEMORY_GIB.iter().find(|(name, _)| *name == &*size.name) {
+            machine = machine.with_installed_memory(Bytes::gib(*gib));
+        }
         let lottery = processors(size);
         if let Some(processor) = lottery.get(self.hosts.random_range(0..lottery.len().max(1))) {
             machine = machine.with_processor(*processor);

@@ -7,12 +7,11 @@ use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use assay_core::engine::{Condition, ConditionStatus};
+use assay_core::check::pod_fits_node;
+use assay_core::engine::Condition;
 use assay_core::model::{
     DaemonSet, Labels, Node, Pod, PodId, PodOwner, PodPhase, PodSpec, ResourceList, Taint, Timestamp,
-    untolerated,
 };
-use assay_core::requirement::Requirements;
 
 /// A controller's worth of equal pods.
 #[derive(Debug, Clone)]
@@ -108,14 +107,6 @@ impl Cluster {
         self.daemon_sets.push(daemon_set);
     }
 
-    /// Whether a condition of a node is set to false.
-    #[must_use]
-    pub fn condition_is_false(&self, node: &str, condition_type: &'static str) -> bool {
-        self.conditions
-            .get(&(Arc::from(node), condition_type))
-            .is_some_and(|condition| condition.status == ConditionStatus::False)
-    }
-
     /// Creates a workload or changes its number of pods. The newest pods go first, as a ReplicaSet does it.
     pub fn scale(&mut self, now: Timestamp, workload: Workload, replicas: u32) {
         let kept = self.workloads.entry(workload.name.clone()).or_insert(workload);
@@ -171,12 +162,10 @@ impl Cluster {
     /// A node joins, with a pod of every DaemonSet that belongs there.
     pub fn join(&mut self, now: Timestamp, node: Node) {
         for daemon_set in &self.daemon_sets {
-            let runs = untolerated(&node.taints, &daemon_set.spec.tolerations).is_none_or(|taint| {
-                taint.key.starts_with("karpenter.sh/") || taint.key.starts_with("assay.dev/")
-            });
-            if !runs || !selects(&daemon_set.spec, &node.labels) {
-                continue;
-            }
+            let mut started = node.clone();
+            // These go once the node runs, and its DaemonSets' pods with them come then.
+            started.taints.retain(|taint| !taint.key.starts_with("karpenter.sh/"));
+            started.taints.retain(|taint| !taint.key.starts_with("assay.dev/"));
             let id = PodId::new(&daemon_set.id.namespace, &format!("{}-{}", daemon_set.id.name, node.name));
             let pod = Pod {
                 id: id.clone(),
@@ -190,15 +179,17 @@ impl Cluster {
                 node: Some(Arc::clone(&node.name)),
                 terminating: false,
             };
-            self.changes.push(Change::Pod(Box::new(pod.clone())));
-            self.pods.insert(id, pod);
+            if pod_fits_node(&pod, &started, &ResourceList::default()).is_ok() {
+                self.changes.push(Change::Pod(Box::new(pod.clone())));
+                self.pods.insert(id, pod);
+            }
         }
         self.changes.push(Change::Node(Box::new(node.clone())));
         self.nodes.insert(Arc::clone(&node.name), node);
     }
 
     /// Changes a node in place; the engine hears of it if anything changed.
-    pub fn update_node(&mut self, name: &str, change: impl FnOnce(&mut Node)) {
+    fn update_node(&mut self, name: &str, change: impl FnOnce(&mut Node)) {
         let Some(node) = self.nodes.get_mut(name) else { return };
         let before = node.clone();
         change(node);
@@ -255,24 +246,24 @@ impl Cluster {
         true
     }
 
-    /// What is left of each node that accepts pods.
-    fn free(&self) -> BTreeMap<Arc<str>, ResourceList> {
-        let open = self.nodes.values().filter(|node| node.ready && node.accepts_pods());
-        let mut free: BTreeMap<_, _> =
-            open.map(|node| (Arc::clone(&node.name), node.allocatable.clone())).collect();
+    /// What is used of each node that is ready.
+    fn used(&self) -> BTreeMap<Arc<str>, ResourceList> {
+        let ready = self.nodes.values().filter(|node| node.ready);
+        let mut used: BTreeMap<_, _> =
+            ready.map(|node| (Arc::clone(&node.name), ResourceList::default())).collect();
         for pod in self.pods.values().filter(|pod| pod.uses_node()) {
-            if let Some(left) = pod.node.as_ref().and_then(|node| free.get_mut(node)) {
-                *left = std::mem::take(left) - &pod.spec.requests;
+            if let Some(used) = pod.node.as_ref().and_then(|node| used.get_mut(node)) {
+                *used += &pod.spec.requests;
             }
         }
-        free
+        used
     }
 
     /// Binds pending pods to nodes that can take them now, in kube-scheduler's order (priority, then age): the nominated node
     /// first, then the fullest one by CPU.
     /// Returns how many were bound.
     pub fn bind(&mut self) -> usize {
-        let mut free = self.free();
+        let mut used = self.used();
         let waiting = self.pods.values().filter(|pod| pod.is_pending());
         let mut pending: Vec<_> =
             waiting.map(|pod| (Reverse(pod.priority), pod.created, pod.id.clone())).collect();
@@ -280,22 +271,19 @@ impl Cluster {
         let mut bound = 0;
         for (_, _, id) in pending {
             let Some(pod) = self.pods.get(&id) else { continue };
-            let fits = |name: &Arc<str>, left: &ResourceList| {
-                self.nodes.get(name).is_some_and(|node| {
-                    pod.spec.requests.fits(left)
-                        && untolerated(&node.taints, &pod.spec.tolerations).is_none()
-                        && selects(&pod.spec, &node.labels)
-                })
+            let fits = |name: &Arc<str>| {
+                let node = self.nodes.get(name)?;
+                let used = used.get(name)?;
+                pod_fits_node(pod, node, used).ok().map(|()| node.allocatable.cpu - used.cpu)
             };
-            let nominated =
-                self.nominations.get(&id).filter(|name| free.get(*name).is_some_and(|left| fits(name, left)));
+            let nominated = self.nominations.get(&id).filter(|name| fits(name).is_some());
             let fullest = || {
-                let fitting = free.iter().filter(|(name, left)| fits(name, left));
-                fitting.min_by_key(|(name, left)| (left.cpu, Arc::clone(name))).map(|(name, _)| name)
+                let fitting = used.keys().filter_map(|name| Some((fits(name)?, name)));
+                fitting.min().map(|(_, name)| name)
             };
             let Some(target) = nominated.or_else(fullest).cloned() else { continue };
-            if let Some(left) = free.get_mut(&target) {
-                *left = std::mem::take(left) - &pod.spec.requests;
+            if let Some(used) = used.get_mut(&target) {
+                *used += &pod.spec.requests;
             }
             if let Some(pod) = self.pods.get_mut(&id) {
                 pod.node = Some(target);
@@ -321,10 +309,47 @@ impl Cluster {
     }
 }
 
-/// Whether a pod's node selector and required affinity accept a node with these labels.
-fn selects(spec: &PodSpec, labels: &Labels) -> bool {
-    let holds =
-        |list: &[_]| Requirements::from_list(list).is_ok_and(|needs| needs.check_labels(labels).is_ok());
-    holds(&spec.node_selector)
-        && (spec.required_affinity.is_empty() || spec.required_affinity.iter().any(|term| holds(term)))
+#[cfg(test)]
+mod tests {
+    use assay_core::model::TaintEffect;
+
+    use super::*;
+
+    fn node(taints: &[&str]) -> Node {
+        let taint = |key: &&str| Taint {
+            key: (*key).to_owned(),
+            value: String::new(),
+            effect: TaintEffect::NoSchedule,
+        };
+        Node {
+            name: "n".into(),
+            labels: Labels::new(),
+            annotations: Labels::new(),
+            taints: taints.iter().map(taint).collect(),
+            allocatable: ResourceList { pods: 10, ..ResourceList::default() },
+            capacity: ResourceList::default(),
+            provider_id: String::new(),
+            ready: true,
+            unschedulable: false,
+            deleting: false,
+            created: Timestamp(0),
+        }
+    }
+
+    #[test]
+    fn a_daemon_set_runs_where_it_tolerates_every_taint_that_stays() {
+        let cases: [(&[&str], usize); 4] = [
+            (&[], 1),
+            (&["assay.dev/hardware-unverified"], 1),
+            (&["gpu"], 0),
+            (&["assay.dev/hardware-unverified", "gpu"], 0),
+        ];
+        for (taints, pods) in cases {
+            let mut cluster = Cluster::default();
+            let spec = Arc::new(PodSpec { requests: ResourceList::one_pod(), ..PodSpec::default() });
+            cluster.add_daemon_set(DaemonSet { id: PodId::new("kube-system", "agent"), spec });
+            cluster.join(Timestamp(0), node(taints));
+            assert_eq!(cluster.pods().count(), pods, "{taints:?}");
+        }
+    }
 }
