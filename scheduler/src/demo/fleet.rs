@@ -11,6 +11,7 @@ use assay_agent::link::{Credentials, LinkConfig, LinkEndpoint, Reconnect, run_li
 use assay_agent::tree::Machine;
 use assay_core::engine::Event;
 use assay_shared::{HardwareReport, NodeName};
+use tempfile::TempDir;
 use tokio::sync::{mpsc, watch};
 use tracing::warn;
 
@@ -30,8 +31,8 @@ pub(super) struct DemoFleet {
     server: FleetHandle,
     endpoint: LinkEndpoint,
     agents: BTreeMap<Arc<str>, SimulatedAgent>,
-    /// Where certificates of processes outside are written; removed at the end.
-    directory: PathBuf,
+    /// Where certificates of processes outside are written; nobody else can look into it, and it goes with the demo.
+    directory: TempDir,
 }
 
 /// The agent of a simulated machine.
@@ -60,7 +61,8 @@ impl DemoFleet {
         };
         let server = FleetServer::start(config, identity, Arc::new(authenticator), events)?;
         let endpoint = LinkEndpoint::bind().context("open a UDP socket")?;
-        let directory = std::env::temp_dir().join(format!("assay-demo-{}", std::process::id()));
+        let directory =
+            tempfile::Builder::new().prefix("assay-demo-").tempdir().context("temporary directory")?;
         Ok(Self { ca, server, endpoint, agents: BTreeMap::new(), directory })
     }
 
@@ -77,8 +79,8 @@ impl DemoFleet {
     /// A certificate for the agent of `node`, in files: authority, certificate, key.
     pub(super) fn issue_files(&self, node: &NodeName) -> anyhow::Result<[PathBuf; 3]> {
         let issued = self.ca.issue_agent(node, AGENT_VALIDITY)?;
-        let (certificate, key) = issued.write(&self.directory, node.as_str())?;
-        let ca = self.directory.join(crate::fleet::ca::CERTIFICATE_FILE);
+        let (certificate, key) = issued.write(self.directory.path(), node.as_str())?;
+        let ca = self.directory.path().join(crate::fleet::ca::CERTIFICATE_FILE);
         std::fs::write(&ca, self.ca.certificate_pem()).with_context(|| ca.display().to_string())?;
         Ok([ca, certificate, key])
     }
@@ -89,8 +91,6 @@ impl DemoFleet {
         let counters = self.server.counters();
         self.endpoint.wait_idle().await;
         self.server.stop().await;
-        // Certificates of a demo are of no use after it.
-        let _ = std::fs::remove_dir_all(&self.directory);
         counters
     }
 

@@ -39,23 +39,22 @@ impl LocalAgent {
             .with_context(|| program.display().to_string())?;
         Ok(Self { process })
     }
+}
 
-    /// The node as it joins: closed to pods, for nothing of the demo's runs here.
-    #[allow(clippy::unused_self)] // there is such a node only where there is an agent
-    pub(super) fn node(&self, now: Timestamp) -> Node {
-        Node {
-            name: Arc::from(NODE),
-            labels: Labels::new(),
-            annotations: Labels::new(),
-            taints: Vec::new(),
-            allocatable: ResourceList::default(),
-            capacity: ResourceList::default(),
-            provider_id: String::new(),
-            ready: true,
-            unschedulable: true,
-            deleting: false,
-            created: now,
-        }
+/// This machine's node as it joins: closed to pods, for nothing of the demo's runs here.
+pub(super) fn node(now: Timestamp) -> Node {
+    Node {
+        name: Arc::from(NODE),
+        labels: Labels::new(),
+        annotations: Labels::new(),
+        taints: Vec::new(),
+        allocatable: ResourceList::default(),
+        capacity: ResourceList::default(),
+        provider_id: String::new(),
+        ready: true,
+        unschedulable: true,
+        deleting: false,
+        created: now,
     }
 }
 

@@ -22,7 +22,7 @@ use anyhow::Context;
 use assay_core::engine::Event;
 use assay_core::model::Timestamp;
 use assay_core::profile::ProfileStore;
-use assay_shared::report::document::API_VERSION;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
@@ -74,17 +74,18 @@ async fn play(options: &Options, out: &mut dyn Write) -> anyhow::Result<Summary>
     let mut fleet = DemoFleet::start(sender).context("start the fleet server")?;
     let mut world = World::new(scenario, seed, ProfileStore::new()).context("catalogue")?;
     let mut narrator = Narrator::new(std::io::stdout().is_terminal());
-    narrator.opening(out, &fleet, options, API_VERSION)?;
+    narrator.opening(out, &fleet, options)?;
     let clock = Clock::start(options.speed);
 
     let local = match &options.agent {
         Some(program) => Some(LocalAgent::start(program, &fleet)?),
         None => None,
     };
-    if let Some(local) = &local {
-        world.join(clock.now(), local.node(clock.now()));
+    if local.is_some() {
+        world.join(clock.now(), local::node(clock.now()));
     }
-    let mut interrupt = std::pin::pin!(tokio::signal::ctrl_c());
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
     let mut status = tokio::time::interval(STATUS_INTERVAL);
     let ended_at = loop {
         let now = clock.now();
@@ -106,7 +107,9 @@ async fn play(options: &Options, out: &mut dyn Write) -> anyhow::Result<Summary>
                 }
             }
             _ = status.tick() => {}
-            _ = &mut interrupt => break clock.now(),
+            _ = interrupt.recv() => break clock.now(),
+            // As politely: the agent of this machine must not outlive the demo.
+            _ = terminate.recv() => break clock.now(),
         }
         world.advance(clock.now(), &mut fleet);
         let entries = world.take_entries();

@@ -37,11 +37,10 @@ impl Narrator {
         out: &mut dyn Write,
         fleet: &DemoFleet,
         options: &Options,
-        api_version: &str,
     ) -> anyhow::Result<()> {
         writeln!(
             out,
-            "Assay demo ({api_version}): a simulated cloud and cluster, real agents over real QUIC on {}.",
+            "Assay demo: a simulated cloud and cluster, real agents over real QUIC on {}.",
             fleet.address()
         )?;
         writeln!(
