@@ -1,7 +1,7 @@
 //! The program as a user runs it: its forms of output, its exit status and its one line on bad input.
 
 // Helpers of tests are not seen as tests by clippy.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, reason = "a test that panics says where")]
 
 use std::path::Path;
 use std::process::{Command, Output};

@@ -188,7 +188,7 @@ impl UsdPerHour {
     /// In dollars; exact to the digits that prices have.
     #[must_use]
     pub fn usd(self) -> f64 {
-        #[allow(clippy::cast_precision_loss)]
+        #[allow(clippy::cast_precision_loss)] // prices have far fewer than 16 digits
         let nano = self.0 as f64;
         nano / Self::NANO
     }

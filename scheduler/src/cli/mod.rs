@@ -7,6 +7,7 @@ mod demo;
 pub(crate) mod narration;
 mod output;
 mod plan;
+mod profiles;
 mod simulate;
 
 use std::io::{self, Write};

@@ -6,13 +6,13 @@ mod table;
 pub(super) use document::quantities;
 
 use std::io::Write;
+use std::path::PathBuf;
 use std::time::Instant;
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use assay_core::catalog::Catalog;
 use assay_core::check::check;
 use assay_core::model::NodePool;
-use assay_core::profile::ProfileStore;
 use assay_core::requirement::Requirement;
 use assay_core::solve::{SolveOptions, solve};
 use assay_shared::labels::{azure, karpenter, kubernetes};
@@ -20,6 +20,7 @@ use assay_shared::labels::{azure, karpenter, kubernetes};
 use super::Answer;
 use super::catalog::Choice;
 use super::output::{self, Format};
+use super::profiles;
 use crate::manifest::{Manifests, read_sources};
 
 /// Arguments of `assay plan`.
@@ -42,7 +43,7 @@ pub(super) struct Arguments {
     catalog: Choice,
     /// What was learned about VM sizes: a file that a scheduler exported.
     #[arg(long, value_name = "FILE")]
-    profiles: Option<String>,
+    profiles: Option<PathBuf>,
     /// Output form; a table on a terminal, else JSON.
     #[arg(short, long, value_enum, value_name = "FORM")]
     output: Option<Format>,
@@ -56,7 +57,7 @@ pub(super) struct Arguments {
 
 pub(super) fn run(arguments: &Arguments, out: &mut dyn Write) -> anyhow::Result<Answer> {
     let mut manifests = Manifests::parse(&read_sources(&arguments.filename)?)?;
-    let profiles = arguments.profiles.as_deref().map(read_profiles).transpose()?.unwrap_or_default();
+    let profiles = profiles::read(arguments.profiles.as_deref())?;
     let catalog = arguments.catalog.load()?;
     // All input is read: an error would have been the only line.
     for warning in &manifests.warnings {
@@ -89,11 +90,6 @@ pub(super) fn run(arguments: &Arguments, out: &mut dyn Write) -> anyhow::Result<
         output::document(out, format, &document::plan(&snapshot, &plan, arguments.explain, solve_time))?;
     }
     Ok(if arguments.strict && !plan.unschedulable.is_empty() { Answer::No } else { Answer::Yes })
-}
-
-fn read_profiles(path: &str) -> anyhow::Result<ProfileStore> {
-    let text = std::fs::read_to_string(path).with_context(|| path.to_owned())?;
-    ProfileStore::import(&text).with_context(|| path.to_owned())
 }
 
 /// Much as AKS node autoprovisioning starts: Linux on amd64, on demand, without the families that cost most. A catalogue of

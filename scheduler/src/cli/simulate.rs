@@ -6,12 +6,11 @@ use std::path::PathBuf;
 use anyhow::Context;
 use assay_core::engine::EventKind;
 use assay_core::model::Timestamp;
-use assay_core::profile::ProfileStore;
 use serde::Serialize;
 
 use super::Answer;
-use super::narration;
 use super::output::{self, API_VERSION, Format};
+use super::{narration, profiles};
 use crate::sim::{DirectAgents, Entry, Scenario, Summary, World};
 
 /// Arguments of `assay simulate`.
@@ -65,14 +64,7 @@ struct EntryDocument {
 
 pub(super) fn run(arguments: &Arguments, out: &mut dyn Write) -> anyhow::Result<Answer> {
     let scenario = Scenario::read(&arguments.scenario)?;
-    let profiles = match &arguments.profiles {
-        Some(path) => {
-            let file = || path.display().to_string();
-            let text = std::fs::read_to_string(path).with_context(file)?;
-            ProfileStore::import(&text).with_context(file)?
-        }
-        None => ProfileStore::new(),
-    };
+    let profiles = profiles::read(arguments.profiles.as_deref())?;
     for warning in &scenario.manifests.warnings {
         eprintln!("assay: warning: {warning}");
     }

@@ -114,7 +114,7 @@ mod tests {
         &[("ND96amsr_A100_v4", 1900.0, 1_857_830_712), ("HX176rs", 1408.0, 1_444_918_756)];
 
     fn installed(gib: f64) -> Bytes {
-        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // the sizes above, below 2^11
         Bytes::mib((gib * 1024.0) as u64)
     }
 

@@ -28,7 +28,7 @@ pub(super) fn check(snapshot: &Snapshot, plan: &Plan, violations: &mut Vec<Viola
             violations.push(over("nodes"));
         }
         for name in &pool.limits.limited {
-            if amount(&total, name) > amount(&pool.limits.resources, name) {
+            if total.amount(name) > pool.limits.resources.amount(name) {
                 violations.push(over(name));
             }
         }
@@ -43,14 +43,4 @@ fn existing(snapshot: &Snapshot, pool: &NodePool) -> Vec<ResourceList> {
         claim.pool == pool.name && !joined
     });
     nodes.map(|node| node.capacity.clone()).chain(waiting.map(|claim| claim.capacity.clone())).collect()
-}
-
-fn amount(list: &ResourceList, name: &str) -> u64 {
-    match name {
-        "cpu" => list.cpu.0,
-        "memory" => list.memory.0,
-        "ephemeral-storage" => list.ephemeral_storage.0,
-        "pods" => list.pods,
-        other => list.extended(other),
-    }
 }

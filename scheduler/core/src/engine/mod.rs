@@ -290,7 +290,7 @@ impl Engine {
     #[must_use]
     pub fn cost(&self, now: Timestamp) -> f64 {
         let running = self.machines.values().map(|machine| machine.spent(now)).sum::<u128>();
-        #[allow(clippy::cast_precision_loss)]
+        #[allow(clippy::cast_precision_loss)] // 16 digits of a bill are enough
         let nano_dollar_milliseconds = (self.spent + running) as f64;
         nano_dollar_milliseconds / 1e9 / 3_600_000.0
     }

@@ -68,6 +68,23 @@ impl Driver {
         driver
     }
 
+    /// A pod waits, and the machine bought for it has booted; nobody has measured it.
+    fn with_booted_machine() -> (Self, NodeClaim) {
+        let mut driver = Self::new();
+        driver.pod("a", None);
+        let claim = driver.bought().remove(0);
+        driver.boot(&claim);
+        (driver, claim)
+    }
+
+    /// The pod runs on its machine, which is all that was bought.
+    fn with_running_pod() -> (Self, NodeClaim) {
+        let (mut driver, claim) = Self::with_booted_machine();
+        driver.measure(&claim, 1);
+        driver.pod("a", Some(&claim.name));
+        (driver, claim)
+    }
+
     fn tell(&mut self, event: Event) {
         self.engine.handle(self.now, event);
         let effects = self.engine.advance(self.now);
@@ -278,12 +295,7 @@ fn a_machine_that_never_joins_is_given_back_and_bought_again() {
 
 #[test]
 fn an_empty_machine_goes_once_it_was_quiet_for_long_enough() {
-    let mut driver = Driver::new();
-    driver.pod("a", None);
-    let claim = driver.bought().remove(0);
-    driver.boot(&claim);
-    driver.measure(&claim, 1);
-    driver.pod("a", Some(&claim.name));
+    let (mut driver, claim) = Driver::with_running_pod();
     driver.wait(120);
     assert!(driver.deleted().is_empty(), "a pod runs there");
     driver.tell(Event::PodDeleted(PodId::new("default", "a")));
@@ -313,10 +325,7 @@ fn what_three_machines_showed_changes_the_next_purchase() {
 
 #[test]
 fn a_machine_whose_gpus_were_not_counted_waits_until_they_are() {
-    let mut driver = Driver::new();
-    driver.pod("a", None);
-    let claim = driver.bought().remove(0);
-    driver.boot(&claim);
+    let (mut driver, claim) = Driver::with_booted_machine();
     // The driver has not answered yet: one GPU on the bus, nobody knows whether it works.
     let mut early = HardwareReport::default();
     early.memory.total_bytes = Fact::Measured(Bytes::gib(62));
@@ -347,10 +356,7 @@ fn the_same_events_give_the_same_effects() {
 
 #[test]
 fn an_impossible_report_changes_nothing() {
-    let mut driver = Driver::new();
-    driver.pod("a", None);
-    let claim = driver.bought().remove(0);
-    driver.boot(&claim);
+    let (mut driver, claim) = Driver::with_booted_machine();
     driver.measure(&claim, 8);
     assert_eq!(driver.state(&claim), Some(ClaimState::Registered));
     assert_eq!(driver.engine.stats().quarantined, 1);
@@ -359,12 +365,7 @@ fn an_impossible_report_changes_nothing() {
 
 #[test]
 fn repeated_events_change_nothing() {
-    let mut driver = Driver::new();
-    driver.pod("a", None);
-    let claim = driver.bought().remove(0);
-    driver.boot(&claim);
-    driver.measure(&claim, 1);
-    driver.pod("a", Some(&claim.name));
+    let (mut driver, claim) = Driver::with_running_pod();
     driver.wait(60);
     let before = driver.log.len();
     driver.boot(&claim);
@@ -376,10 +377,7 @@ fn repeated_events_change_nothing() {
 
 #[test]
 fn a_silent_agent_holds_a_node_up_only_for_so_long() {
-    let mut driver = Driver::new();
-    driver.pod("a", None);
-    let claim = driver.bought().remove(0);
-    driver.boot(&claim);
+    let (mut driver, claim) = Driver::with_booted_machine();
     driver.wait(299);
     assert_eq!(driver.state(&claim), Some(ClaimState::Registered));
     driver.wait(2);
@@ -405,12 +403,7 @@ fn a_silent_node_is_replaced_where_the_operator_says_so() {
 
 #[test]
 fn an_agent_that_goes_away_makes_its_facts_stale_and_nothing_else() {
-    let mut driver = Driver::new();
-    driver.pod("a", None);
-    let claim = driver.bought().remove(0);
-    driver.boot(&claim);
-    driver.measure(&claim, 1);
-    driver.pod("a", Some(&claim.name));
+    let (mut driver, claim) = Driver::with_running_pod();
     let before = driver.log.len();
     driver.tell(Event::AgentLost { node: Arc::clone(&claim.name) });
     driver.tell(Event::AgentLost { node: Arc::clone(&claim.name) });
@@ -423,10 +416,7 @@ fn an_agent_that_goes_away_makes_its_facts_stale_and_nothing_else() {
 
 #[test]
 fn a_pod_that_is_not_bound_to_its_ready_node_is_planned_anew() {
-    let mut driver = Driver::new();
-    driver.pod("a", None);
-    let claim = driver.bought().remove(0);
-    driver.boot(&claim);
+    let (mut driver, claim) = Driver::with_booted_machine();
     driver.measure(&claim, 1);
     // Somebody else took the GPU, so the cluster's scheduler cannot bind the pod.
     driver.pod("other", Some(&claim.name));
@@ -457,10 +447,7 @@ fn a_zone_that_keeps_delivering_broken_machines_is_left_alone() {
 fn a_lost_gpu_is_acted_on_before_the_next_report() {
     use assay_shared::protocol::Notice;
     use assay_shared::report::{GpuDevice, GpuState};
-    let mut driver = Driver::new();
-    driver.pod("a", None);
-    let claim = driver.bought().remove(0);
-    driver.boot(&claim);
+    let (mut driver, claim) = Driver::with_booted_machine();
     let mut report = HardwareReport::default();
     report.memory.total_bytes = Fact::Measured(Bytes::gib(62));
     report.gpus.usable = Fact::Measured(1);
@@ -529,12 +516,7 @@ fn the_built_in_catalogue_is_a_source_of_instance_types() {
 
 #[test]
 fn a_machine_whose_hardware_comes_back_in_time_stays() {
-    let mut driver = Driver::new();
-    driver.pod("a", None);
-    let claim = driver.bought().remove(0);
-    driver.boot(&claim);
-    driver.measure(&claim, 1);
-    driver.pod("a", Some(&claim.name));
+    let (mut driver, claim) = Driver::with_running_pod();
     driver.measure(&claim, 0);
     driver.wait(2);
     driver.measure(&claim, 1);

@@ -34,6 +34,18 @@ impl ResourceList {
         self.extended.get(name).copied().unwrap_or(0)
     }
 
+    /// The amount of any resource by its Kubernetes name: millicores of `cpu`, otherwise bytes or units.
+    #[must_use]
+    pub fn amount(&self, name: &str) -> u64 {
+        match name {
+            "cpu" => self.cpu.0,
+            "memory" => self.memory.0,
+            "ephemeral-storage" => self.ephemeral_storage.0,
+            "pods" => self.pods,
+            other => self.extended(other),
+        }
+    }
+
     /// Sets a resource outside the four common ones.
     pub fn set_extended(&mut self, name: &str, amount: u64) {
         if amount == 0 {

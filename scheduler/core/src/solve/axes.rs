@@ -60,7 +60,7 @@ pub(super) fn take(room: &mut [u64], need: &[u64], count: u64) {
 }
 
 /// Amounts as real numbers, for weighing only: no decision about fitting is made on them.
-#[allow(clippy::cast_precision_loss)]
+#[allow(clippy::cast_precision_loss)] // see above
 pub(super) fn real(amount: u64) -> f64 {
     amount as f64
 }

@@ -19,17 +19,6 @@ struct Left {
     nodes: Option<u64>,
 }
 
-/// The amount of a resource by its Kubernetes name.
-pub(crate) fn amount_of(list: &ResourceList, name: &str) -> u64 {
-    match name {
-        "cpu" => list.cpu.0,
-        "memory" => list.memory.0,
-        "ephemeral-storage" => list.ephemeral_storage.0,
-        "pods" => list.pods,
-        other => list.extended(other),
-    }
-}
-
 impl Allowance {
     /// What is left after the nodes and claims that exist.
     pub(super) fn of(snapshot: &Snapshot, catalog: &Catalog<'_>) -> Self {
@@ -37,7 +26,7 @@ impl Allowance {
             resources: limits
                 .limited
                 .iter()
-                .map(|name| (name.clone(), amount_of(&limits.resources, name)))
+                .map(|name| (name.clone(), limits.resources.amount(name)))
                 .collect(),
             nodes: limits.nodes,
         };
@@ -65,7 +54,7 @@ impl Allowance {
     pub(super) fn machines(&self, pool: usize, capacity: &ResourceList) -> u64 {
         let left = &self.pools[pool];
         let by_resource =
-            left.resources.iter().filter_map(|(name, left)| left.checked_div(amount_of(capacity, name)));
+            left.resources.iter().filter_map(|(name, left)| left.checked_div(capacity.amount(name)));
         by_resource.chain(left.nodes).min().unwrap_or(u64::MAX)
     }
 
@@ -73,14 +62,14 @@ impl Allowance {
     pub(super) fn buy(&mut self, pool: usize, capacity: &ResourceList, count: u64) {
         let left = &mut self.pools[pool];
         for (name, left) in &mut left.resources {
-            *left = left.saturating_sub(amount_of(capacity, name).saturating_mul(count));
+            *left = left.saturating_sub(capacity.amount(name).saturating_mul(count));
         }
         left.nodes = left.nodes.map(|nodes| nodes.saturating_sub(count));
     }
 
     /// Whether a machine of `other` capacity may stand in for one of `planned`: no more of anything limited.
     pub(super) fn may_replace(&self, pool: usize, planned: &ResourceList, other: &ResourceList) -> bool {
-        self.pools[pool].resources.iter().all(|(name, _)| amount_of(other, name) <= amount_of(planned, name))
+        self.pools[pool].resources.iter().all(|(name, _)| other.amount(name) <= planned.amount(name))
     }
 
     /// What is left, for people.

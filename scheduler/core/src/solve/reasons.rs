@@ -6,7 +6,7 @@ use assay_shared::units::{Bytes, MilliCpu};
 use super::axes::{Amounts, fits, real};
 use super::catalog::{Catalog, Shape};
 use super::classes::Class;
-use super::limits::{Allowance, amount_of};
+use super::limits::Allowance;
 use crate::model::{PodSpec, PoolReason, ReasonCode, ResourceList, untolerated};
 use crate::requirement::{Incompatible, Requirements, WELL_KNOWN};
 
@@ -94,7 +94,7 @@ fn reason(
     let capacity = &smallest.instance_type.capacity;
     let over = allowance.describe(index).into_iter().find(|(name, left)| match name.as_str() {
         "nodes" => *left == 0,
-        name => amount_of(capacity, name) > *left,
+        name => capacity.amount(name) > *left,
     });
     let name = &smallest.instance_type.name;
     let detail = match over {
@@ -102,7 +102,7 @@ fn reason(
         Some((what, left)) => format!(
             "the pool's {what} limit leaves {}; the cheapest machine that fits, {name}, has {}",
             amount(&what, left),
-            amount(&what, amount_of(capacity, &what)),
+            amount(&what, capacity.amount(&what)),
         ),
         None => format!("the pool's limit is used up by other pods of this plan; {name} would fit"),
     };
@@ -139,7 +139,7 @@ fn too_large(spec: &PodSpec, requests: &Amounts, compatible: &[(&Shape<'_>, u64)
     let Some((_, shape)) = nearest else { return "no type is large enough".to_owned() };
     let parts: Vec<String> = resources(&spec.requests)
         .into_iter()
-        .map(|name| (amount_of(&spec.requests, &name), amount_of(&shape.room_list, &name), name))
+        .map(|name| (spec.requests.amount(&name), shape.room_list.amount(&name), name))
         .filter(|(need, room, _)| need > room)
         .map(|(need, room, name)| {
             format!(
