@@ -13,9 +13,7 @@ use assay_agent::gpu::{NvmlSource, library};
 use assay_agent::host::RootDir;
 use assay_agent::survey::{SurveyOptions, survey};
 use assay_core::catalog::Catalog;
-use assay_core::model::{
-    Labels, NodeClass, NodePool, Pod, PodId, PodOwner, PodPhase, PodSpec, ResourceList, Snapshot, Timestamp,
-};
+use assay_core::model::{Labels, NodeClass, NodePool, Pod, PodId, PodSpec, ResourceList, Snapshot};
 use assay_core::solve::{SolveOptions, solve};
 use assay_shared::units::{Bytes, MilliCpu};
 
@@ -98,16 +96,8 @@ fn mixed_pods(count: usize) -> anyhow::Result<Snapshot> {
     let labels = Arc::new(Labels::new());
     // A fixed stride visits the sizes evenly, in an order that no sort would give.
     let pods = (0..count).map(|n| Pod {
-        id: PodId::new("bench", &format!("pod-{n}")),
         labels: Arc::clone(&labels),
-        annotations: Arc::clone(&labels),
-        spec: Arc::clone(&specs[n * 7919 % specs.len()]),
-        priority: 0,
-        created: Timestamp(0),
-        phase: PodPhase::Pending,
-        owner: PodOwner::Controller,
-        node: None,
-        terminating: false,
+        ..Pod::new(PodId::new("bench", &format!("pod-{n}")), Arc::clone(&specs[n * 7919 % specs.len()]))
     });
     let class = NodeClass::with_defaults("default");
     let types = Catalog::builtin("eastus")?.instance_types(&class, |_| None);

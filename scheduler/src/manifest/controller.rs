@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use assay_core::model::{Labels, Pod, PodId, PodOwner, PodPhase, PodSpec, Timestamp};
+use assay_core::model::{Labels, Pod, PodId, PodSpec, Timestamp};
 
 use super::document::Document;
 use super::error::ManifestError;
@@ -121,16 +121,11 @@ pub(super) fn expand(controllers: Vec<Controller>, mut owned: BTreeSet<Owner>, r
             names.insert(id.clone());
             match &controller.pod {
                 Ok(replica) => read.pods.push(Pod {
-                    id,
                     labels: Arc::clone(&replica.labels),
                     annotations: Arc::clone(&replica.annotations),
-                    spec: Arc::clone(&replica.spec),
                     priority: replica.priority,
                     created: controller.created,
-                    phase: PodPhase::Pending,
-                    owner: PodOwner::Controller,
-                    node: None,
-                    terminating: false,
+                    ..Pod::new(id, Arc::clone(&replica.spec))
                 }),
                 Err(problem) => read.invalid_pods.push((id, problem.clone())),
             }

@@ -109,7 +109,7 @@ impl Manifests {
     pub fn report_invalid(invalid: Vec<(PodId, String)>, plan: &mut Plan) {
         plan.unschedulable.extend(invalid.into_iter().map(|(pod, detail)| Unschedulable {
             pod,
-            reasons: vec![PoolReason { pool: None, reason: ReasonCode::InvalidPod, detail }],
+            reasons: vec![PoolReason { pool: None, reason: ReasonCode::InvalidPod, detail, fix: None }],
         }));
         plan.unschedulable.sort_by(|one, two| one.pod.cmp(&two.pod));
     }

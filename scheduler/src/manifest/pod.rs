@@ -7,8 +7,8 @@
 use std::sync::Arc;
 
 use assay_core::model::{
-    Pod, PodOwner, PodPhase, PodSpec, PreferredTerm, ResourceList, Taint, TaintEffect, Timestamp, Toleration,
-    TolerationOperator, UnsupportedConstraint,
+    Pod, PodOwner, PodPhase, PodSpec, PreferredTerm, ReasonCode, Rejection, ResourceList, Taint, TaintEffect,
+    Timestamp, Toleration, TolerationOperator,
 };
 use assay_core::requirement::{Operator, Requirement, ValueSet};
 use serde_json::{Value, json};
@@ -61,6 +61,8 @@ pub(super) fn read(document: &Document, meta: &Meta, storage: &Storage) -> Resul
         owner,
         node: node.map(Into::into),
         terminating: meta.deletion_timestamp.is_some(),
+        volumes: Arc::default(),
+        gang: None,
     })
 }
 
@@ -86,7 +88,7 @@ pub(super) fn spec(
     }
     let affinity = &spec.affinity.node_affinity;
     let affinity_path = format!("{path}.affinity.nodeAffinity");
-    let mut unsupported = unsupported(document, path, spec, storage);
+    let mut rejections = unsupported(document, path, spec, storage);
     let mut required = Vec::new();
     if let Some(terms) = &affinity.required {
         let path =
@@ -97,7 +99,7 @@ pub(super) fn spec(
         for (index, term) in terms.node_selector_terms.iter().enumerate() {
             let path = format!("{path}[{index}]");
             if !term.match_fields.is_empty() {
-                unsupported.push(UnsupportedConstraint { field: format!("{path}.matchFields") });
+                rejections.push(not_supported(format!("{path}.matchFields")));
             }
             // Kubernetes: an empty term matches no node.
             if !term.match_expressions.is_empty() {
@@ -136,7 +138,8 @@ pub(super) fn spec(
         required_affinity: required,
         preferred_affinity: preferred,
         tolerations,
-        unsupported,
+        rejections,
+        ..PodSpec::default()
     })
 }
 
@@ -146,7 +149,7 @@ fn unsupported(
     path: &str,
     spec: &objects::PodSpec,
     storage: &Storage,
-) -> Vec<UnsupportedConstraint> {
+) -> Vec<Rejection> {
     let mut fields = Vec::new();
     for (index, constraint) in spec.topology_spread_constraints.iter().enumerate() {
         if constraint.when_unsatisfiable != "ScheduleAnyway" {
@@ -182,7 +185,11 @@ fn unsupported(
     if !spec.resource_claims.is_empty() {
         fields.push(format!("{path}.resourceClaims"));
     }
-    fields.into_iter().map(|field| UnsupportedConstraint { field }).collect()
+    fields.into_iter().map(not_supported).collect()
+}
+
+fn not_supported(field: String) -> Rejection {
+    Rejection { reason: ReasonCode::UnsupportedConstraint, detail: format!("not supported: {field}") }
 }
 
 /// Requirements of a manifest, checked.
@@ -477,7 +484,10 @@ mod tests {
             "volumes": [{"emptyDir": {}}, {"persistentVolumeClaim": {"claimName": "data"}}],
         });
         let spec = pod_spec_from_value("-", "p", spec).unwrap();
-        let fields: Vec<_> = spec.unsupported.into_iter().map(|constraint| constraint.field).collect();
-        assert_eq!(fields, ["spec.topologySpreadConstraints[1]", "spec.volumes[1]"]);
+        let fields: Vec<_> = spec.rejections.into_iter().map(|rejection| rejection.detail).collect();
+        assert_eq!(
+            fields,
+            ["not supported: spec.topologySpreadConstraints[1]", "not supported: spec.volumes[1]"]
+        );
     }
 }

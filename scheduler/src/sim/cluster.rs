@@ -132,16 +132,10 @@ impl Cluster {
             let id = PodId::new(&workload.namespace, &format!("{}-{}", workload.name, workload.next));
             workload.next += 1;
             let pod = Pod {
-                id: id.clone(),
                 labels: Arc::clone(&workload.labels),
-                annotations: Arc::default(),
-                spec: Arc::clone(&workload.spec),
                 priority: workload.priority,
                 created: now,
-                phase: PodPhase::Pending,
-                owner: PodOwner::Controller,
-                node: None,
-                terminating: false,
+                ..Pod::new(id.clone(), Arc::clone(&workload.spec))
             };
             self.changes.push(Change::Pod(Box::new(pod.clone())));
             self.pods.insert(id, pod);
@@ -168,16 +162,12 @@ impl Cluster {
             started.taints.retain(|taint| !taint.key.starts_with("assay.dev/"));
             let id = PodId::new(&daemon_set.id.namespace, &format!("{}-{}", daemon_set.id.name, node.name));
             let pod = Pod {
-                id: id.clone(),
                 labels: Arc::new(Labels::from([("daemonset".to_owned(), daemon_set.id.name.to_string())])),
-                annotations: Arc::default(),
-                spec: Arc::clone(&daemon_set.spec),
-                priority: 0,
                 created: now,
                 phase: PodPhase::Running,
                 owner: PodOwner::DaemonSet,
                 node: Some(Arc::clone(&node.name)),
-                terminating: false,
+                ..Pod::new(id.clone(), Arc::clone(&daemon_set.spec))
             };
             if pod_fits_node(&pod, &started, &ResourceList::default()).is_ok() {
                 self.changes.push(Change::Pod(Box::new(pod.clone())));

@@ -1,5 +1,6 @@
 //! Instance types and offerings: what every catalogue, Azure's or another, is turned into.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -23,6 +24,10 @@ pub struct InstanceType {
     pub capacity: ResourceList,
     /// What kubelet, system and eviction threshold keep of that.
     pub overhead: ResourceList,
+    /// NUMA nodes of the machine, where known.
+    pub numa: Option<NumaLayout>,
+    /// Chances of labels that differ from one machine of the size to the next.
+    pub lotteries: Vec<Lottery>,
 }
 
 impl InstanceType {
@@ -46,6 +51,56 @@ pub struct Offering {
     pub price_source: PriceSource,
     /// Whether it can be had now.
     pub available: bool,
+    /// The reservation it draws on, for reserved capacity.
+    pub reservation: Option<Reservation>,
+    /// What machines of this offering have and keep where that differs from the type: named resources replace the type's.
+    pub overrides: Option<Box<OfferingOverrides>>,
+}
+
+/// Machines that are paid for already.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reservation {
+    /// Its name; offerings of the same name share it.
+    pub id: Arc<str>,
+    /// Machines left of it.
+    pub remaining: u64,
+}
+
+/// What one offering of a type has otherwise than the others.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct OfferingOverrides {
+    /// Capacity by resource name, in base units.
+    pub capacity: BTreeMap<String, u64>,
+    /// Overhead by resource name, in base units.
+    pub overhead: BTreeMap<String, u64>,
+}
+
+/// NUMA nodes of a machine, all alike.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NumaLayout {
+    /// How many; at least 1.
+    pub nodes: u32,
+    /// Logical CPUs of one.
+    pub cpus: u64,
+    /// Devices of one by resource name.
+    pub devices: BTreeMap<String, u64>,
+}
+
+/// A label of which machines of one size have different values, and how often each was seen.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Lottery {
+    /// Label key, such as `hardware.assay.dev/cpu-isa`.
+    pub key: String,
+    /// Values with their chances, which add up to one or less.
+    pub chances: Vec<(String, f64)>,
+}
+
+impl Lottery {
+    /// The chance that a machine's value is one that `allowed` accepts.
+    #[must_use]
+    pub fn chance(&self, allowed: impl Fn(&str) -> bool) -> f64 {
+        self.chances.iter().filter(|(value, _)| allowed(value)).map(|(_, chance)| chance).sum()
+    }
 }
 
 /// How a machine is paid for, by the values of `karpenter.sh/capacity-type`.

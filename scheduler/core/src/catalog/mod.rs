@@ -20,7 +20,9 @@ use serde_json::Value;
 
 use crate::model::NodeClass;
 pub use azure::{BUILTIN_REGIONS, PriceList, Sku, UNKNOWN_PRICE};
-pub use instance_type::{CapacityType, InstanceType, Offering, PriceSource};
+pub use instance_type::{
+    CapacityType, InstanceType, Lottery, NumaLayout, Offering, OfferingOverrides, PriceSource, Reservation,
+};
 
 /// Everything that can be bought in one region.
 #[derive(Debug, Clone)]

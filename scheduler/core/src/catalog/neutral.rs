@@ -88,7 +88,7 @@ fn instance_type(entry: &Value) -> Result<InstanceType, Wrong> {
             requirements.constrain(key, &ValueSet::of(values));
         }
     }
-    Ok(InstanceType { name, requirements, offerings, capacity, overhead })
+    Ok(InstanceType { name, requirements, offerings, capacity, overhead, numa: None, lotteries: Vec::new() })
 }
 
 /// A misspelt field would otherwise silently be its default.
@@ -149,5 +149,13 @@ fn offering(index: usize, value: &Value) -> Result<Offering, Wrong> {
         Some(Value::Bool(available)) => *available,
         other => return Err(wrong(path("available"), "true or false", other)),
     };
-    Ok(Offering { zone, capacity_type, price: usd, price_source: PriceSource::Listed, available })
+    Ok(Offering {
+        zone,
+        capacity_type,
+        price: usd,
+        price_source: PriceSource::Listed,
+        available,
+        reservation: None,
+        overrides: None,
+    })
 }

@@ -130,8 +130,8 @@ fn check_claim<'c>(
 
 /// Why a pod fits no machine of the pool, whatever its labels.
 fn never_fits(pool: &NodePool, spec: &PodSpec, needs: &Result<Needs, Misfit>) -> Option<Misfit> {
-    if let Some(field) = spec.unsupported.first() {
-        return Some(Misfit::Unsupported(field.field.clone()));
+    if let Some(rejection) = spec.rejections.first() {
+        return Some(Misfit::Rejected(rejection.detail.clone()));
     }
     if let Some(taint) = untolerated(&pool.taints, &spec.tolerations) {
         return Some(Misfit::Taint(taint.clone()));

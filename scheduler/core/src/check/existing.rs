@@ -38,8 +38,8 @@ pub(super) fn check_existing(
         let mut added = ResourceList::default();
         for pod in assignment.pods.iter().filter_map(|id| pods.get(id)) {
             added += &pod.spec.requests;
-            let misfit = match (pod.spec.unsupported.first(), untolerated(&taints, &pod.spec.tolerations)) {
-                (Some(field), _) => Err(Misfit::Unsupported(field.field.clone())),
+            let misfit = match (pod.spec.rejections.first(), untolerated(&taints, &pod.spec.tolerations)) {
+                (Some(rejection), _) => Err(Misfit::Rejected(rejection.detail.clone())),
                 (_, Some(taint)) => Err(Misfit::Taint(taint.clone())),
                 _ => labels_allow(&pod.spec, |needs| needs.check_labels(&labels)),
             };

@@ -21,9 +21,9 @@ pub enum Misfit {
     /// There is not enough of something.
     #[error("needs more than is left of {0}")]
     Resources(String),
-    /// A constraint that is not understood.
-    #[error("{0} is not supported")]
-    Unsupported(String),
+    /// It was found wrong when it was read.
+    #[error("{0}")]
+    Rejected(String),
 }
 
 /// Whether `pod` may run on `node` beside pods that use `used`.
@@ -34,8 +34,8 @@ pub fn pod_fits_node(pod: &Pod, node: &Node, used: &ResourceList) -> Result<(), 
     if !node.accepts_pods() {
         return Err(Misfit::Closed);
     }
-    if let Some(field) = pod.spec.unsupported.first() {
-        return Err(Misfit::Unsupported(field.field.clone()));
+    if let Some(rejection) = pod.spec.rejections.first() {
+        return Err(Misfit::Rejected(rejection.detail.clone()));
     }
     if let Some(taint) = untolerated(&node.taints, &pod.spec.tolerations) {
         return Err(Misfit::Taint(taint.clone()));

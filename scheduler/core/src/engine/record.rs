@@ -102,6 +102,8 @@ impl Engine {
             offerings: Vec::new(),
             capacity: claim.capacity.clone(),
             overhead: claim.capacity.clone() - &claim.allocatable,
+            numa: None,
+            lotteries: Vec::new(),
         });
         let (name, state) = (Arc::clone(&claim.name), claim.state);
         let mut machine = Machine::new(claim, Arc::new(bought), now);

@@ -10,7 +10,7 @@ use assay_shared::{Fact, labels};
 
 use super::*;
 use crate::catalog::{CapacityType, Offering, PriceSource};
-use crate::model::{ClaimState, Labels, PodOwner, PodPhase, PodSpec, ResourceList};
+use crate::model::{ClaimState, Labels, PodPhase, PodSpec, ResourceList};
 use crate::requirement::{Requirements, ValueSet};
 
 /// One GPU size in two zones, and nothing else.
@@ -32,6 +32,8 @@ impl InstanceTypes for OneSize {
             price: UsdPerHour::from_usd(usd).unwrap(),
             price_source: PriceSource::Listed,
             available: true,
+            reservation: None,
+            overrides: None,
         };
         vec![InstanceType {
             name: "gpu-size".into(),
@@ -39,6 +41,8 @@ impl InstanceTypes for OneSize {
             offerings: vec![offering("z-1", 1.0), offering("z-2", 1.1)],
             capacity,
             overhead: ResourceList::default(),
+            numa: None,
+            lotteries: Vec::new(),
         }]
     }
 
@@ -107,16 +111,9 @@ impl Driver {
         requests.set_extended("nvidia.com/gpu", 1);
         let spec = PodSpec { requests, ..PodSpec::default() };
         self.tell(Event::PodApplied(Box::new(Pod {
-            id: PodId::new("default", name),
-            labels: Arc::default(),
-            annotations: Arc::default(),
-            spec: Arc::new(spec),
-            priority: 0,
-            created: Timestamp(0),
             phase: if node.is_some() { PodPhase::Running } else { PodPhase::Pending },
-            owner: PodOwner::Controller,
             node: node.map(Into::into),
-            terminating: false,
+            ..Pod::new(PodId::new("default", name), Arc::new(spec))
         })));
     }
 

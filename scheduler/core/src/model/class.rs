@@ -13,6 +13,34 @@ pub struct NodeClass {
     pub os_disk: Bytes,
     /// Image family: `Ubuntu`, `AzureLinux`.
     pub image_family: String,
+    /// `kubelet.topologyManagerPolicy`.
+    pub topology_manager: TopologyManagerPolicy,
+    /// `kubelet.cpuManagerPolicy`.
+    pub cpu_manager: CpuManagerPolicy,
+}
+
+/// How the kubelet aligns CPUs and devices of a container to NUMA nodes (scope `container`, the only one AKS offers).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum TopologyManagerPolicy {
+    /// Not at all.
+    #[default]
+    None,
+    /// As far as it can.
+    BestEffort,
+    /// A container that could be aligned on an empty node is turned away where it cannot be now.
+    Restricted,
+    /// A container that does not fit one NUMA node is turned away.
+    SingleNumaNode,
+}
+
+/// Whether containers get CPUs of their own.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum CpuManagerPolicy {
+    /// They share.
+    #[default]
+    None,
+    /// Containers of guaranteed pods with whole CPUs get their own.
+    Static,
 }
 
 impl NodeClass {
@@ -27,6 +55,8 @@ impl NodeClass {
             max_pods: None,
             os_disk: Bytes(128_000_000_000),
             image_family: "Ubuntu".to_owned(),
+            topology_manager: TopologyManagerPolicy::None,
+            cpu_manager: CpuManagerPolicy::None,
         }
     }
 

@@ -5,6 +5,7 @@
 
 mod claim;
 mod class;
+mod gang;
 mod node;
 mod plan;
 mod pod;
@@ -13,16 +14,20 @@ mod resources;
 mod snapshot;
 mod taint;
 mod time;
+mod topology;
+mod volume;
 
 use std::collections::BTreeMap;
 
 pub use claim::{ClaimState, NodeClaim};
-pub use class::NodeClass;
+pub use class::{CpuManagerPolicy, NodeClass, TopologyManagerPolicy};
+pub use gang::{Gang, GangScope};
 pub use node::Node;
 pub use plan::{
-    ExistingAssignment, InstanceTypeOption, Plan, PlannedClaim, PoolReason, ReasonCode, Totals, Unschedulable,
+    ClaimExplanation, ExistingAssignment, InstanceTypeOption, Plan, PlannedClaim, PoolReason, ReasonCode,
+    RuledOut, Totals, Unschedulable,
 };
-pub use pod::{DaemonSet, Pod, PodId, PodOwner, PodPhase, PodSpec, PreferredTerm, UnsupportedConstraint};
+pub use pod::{AlignedRequest, DaemonSet, Pod, PodId, PodOwner, PodPhase, PodSpec, PreferredTerm, Rejection};
 pub use pool::{
     Budget, BudgetNodes, ConsolidationPolicy, DisruptionPolicy, Limits, MismatchPolicy, NodePool, Wait,
 };
@@ -30,6 +35,11 @@ pub use resources::ResourceList;
 pub use snapshot::Snapshot;
 pub use taint::{Taint, TaintEffect, Toleration, TolerationOperator, untolerated};
 pub use time::Timestamp;
+pub use topology::{
+    HostPort, Namespaces, NodeInclusion, PodAffinityTerm, PodSelector, Protocol, TopologySpread,
+    WeightedPodAffinityTerm, WhenUnsatisfiable,
+};
+pub use volume::{AttachedVolume, VOLUME_LIMIT_PREFIX};
 
 /// Labels or annotations of an object.
 pub type Labels = BTreeMap<String, String>;

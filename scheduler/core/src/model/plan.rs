@@ -45,6 +45,32 @@ pub struct PlannedClaim {
     pub requests: ResourceList,
     /// Pods it is bought for.
     pub pods: Vec<PodId>,
+    /// Reservation it draws on, where its capacity type is reserved.
+    pub reservation: Option<Arc<str>>,
+    /// Keys whose `minValues` were given up (policy BestEffort).
+    pub min_values_relaxed: Vec<String>,
+    /// Why this machine, where it was asked for (`SolveOptions::explain`).
+    pub explanation: Option<Box<ClaimExplanation>>,
+}
+
+/// Why a machine was chosen: what else was looked at.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct ClaimExplanation {
+    /// The next cheapest machines that would also do, cheapest first, three at most.
+    pub next: Vec<InstanceTypeOption>,
+    /// Cheaper machines that would not do and what ruled each out, cheapest first, few.
+    pub ruled_out: Vec<RuledOut>,
+}
+
+/// A cheaper machine that was ruled out.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RuledOut {
+    /// Its size.
+    pub name: Arc<str>,
+    /// Its cheapest offering.
+    pub price: UsdPerHour,
+    /// What ruled it out, such as "memory: needs 34Gi, gives 30.9Gi".
+    pub why: String,
 }
 
 /// A size that would do.
@@ -83,6 +109,8 @@ pub struct PoolReason {
     pub reason: ReasonCode,
     /// The numbers, for people: what was needed, what came nearest.
     pub detail: String,
+    /// One change that would make it fit, where there is one.
+    pub fix: Option<String>,
 }
 
 /// Kinds of reasons, stable words for programs.
@@ -102,7 +130,21 @@ pub enum ReasonCode {
     NoOffering,
     /// The pool's limit is reached.
     LimitExceeded,
-    /// A constraint that is not understood yet.
+    /// Topology spread, pod affinity or anti-affinity, or host ports leave no domain.
+    TopologyConstraint,
+    /// Its volumes cannot be attached: a claim is missing, or no zone reaches all of them.
+    VolumeConstraint,
+    /// The kubelet's topology manager would turn it away everywhere.
+    NumaAlignment,
+    /// Fewer instance types than `minValues` asks for would be left.
+    MinValues,
+    /// The rest of its gang cannot be placed.
+    GangIncomplete,
+    /// It has scheduling gates.
+    SchedulingGated,
+    /// It asks for devices by resource claims (DRA).
+    ResourceClaims,
+    /// A constraint that is not understood.
     UnsupportedConstraint,
     /// The pod cannot be read.
     InvalidPod,
@@ -120,6 +162,13 @@ impl ReasonCode {
             Self::InsufficientResources => "InsufficientResources",
             Self::NoOffering => "NoOffering",
             Self::LimitExceeded => "LimitExceeded",
+            Self::TopologyConstraint => "TopologyConstraint",
+            Self::VolumeConstraint => "VolumeConstraint",
+            Self::NumaAlignment => "NumaAlignment",
+            Self::MinValues => "MinValues",
+            Self::GangIncomplete => "GangIncomplete",
+            Self::SchedulingGated => "SchedulingGated",
+            Self::ResourceClaims => "ResourceClaims",
             Self::UnsupportedConstraint => "UnsupportedConstraint",
             Self::InvalidPod => "InvalidPod",
         }

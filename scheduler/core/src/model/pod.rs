@@ -1,9 +1,13 @@
 //! Pods and the templates of DaemonSets.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use super::{Labels, ResourceList, Timestamp, Toleration};
+use super::{
+    AttachedVolume, Gang, HostPort, Labels, PodAffinityTerm, ReasonCode, ResourceList, Timestamp, Toleration,
+    TopologySpread, WeightedPodAffinityTerm,
+};
 use crate::requirement::Requirement;
 
 /// Namespace and name of a pod.
@@ -53,9 +57,32 @@ pub struct Pod {
     pub node: Option<Arc<str>>,
     /// Whether its deletion has begun.
     pub terminating: bool,
+    /// Volumes to attach to its node, in no order; empty for nearly every pod.
+    pub volumes: Arc<[AttachedVolume]>,
+    /// The gang it is of.
+    pub gang: Option<Arc<Gang>>,
 }
 
 impl Pod {
+    /// A pending pod of a controller, with nothing but a name and needs.
+    #[must_use]
+    pub fn new(id: PodId, spec: Arc<PodSpec>) -> Self {
+        Self {
+            id,
+            labels: Arc::default(),
+            annotations: Arc::default(),
+            spec,
+            priority: 0,
+            created: Timestamp(0),
+            phase: PodPhase::Pending,
+            owner: PodOwner::Controller,
+            node: None,
+            terminating: false,
+            volumes: Arc::default(),
+            gang: None,
+        }
+    }
+
     /// Whether it waits for a node that Assay could provide.
     #[must_use]
     pub fn is_pending(&self) -> bool {
@@ -115,8 +142,25 @@ pub struct PodSpec {
     pub preferred_affinity: Vec<PreferredTerm>,
     /// Taints it tolerates.
     pub tolerations: Vec<Toleration>,
-    /// Constraints it has that the solver does not understand yet: such a pod is left out and says so.
-    pub unsupported: Vec<UnsupportedConstraint>,
+    /// How it spreads over domains, hard and soft.
+    pub topology_spread: Vec<TopologySpread>,
+    /// Pods it must share a domain with: all terms.
+    pub pod_affinity: Vec<PodAffinityTerm>,
+    /// Pods it must not share a domain with: all terms. Binds in both directions.
+    pub pod_anti_affinity: Vec<PodAffinityTerm>,
+    /// Pods it would like to share a domain with.
+    pub preferred_pod_affinity: Vec<WeightedPodAffinityTerm>,
+    /// Pods it would like not to share a domain with.
+    pub preferred_pod_anti_affinity: Vec<WeightedPodAffinityTerm>,
+    /// Ports of the node it takes.
+    pub host_ports: Vec<HostPort>,
+    /// Where its volumes can be reached: for each volume alternatives, each a conjunction of node requirements. Never given up.
+    pub volume_topology: Vec<Vec<Vec<Requirement>>>,
+    /// What each container asks for that the kubelet aligns to NUMA nodes: exclusive CPUs of guaranteed pods, devices.
+    /// Containers that ask for nothing of the kind are left out.
+    pub aligned: Vec<AlignedRequest>,
+    /// Why it can be placed nowhere, found while it was read: such a pod is left out and says so.
+    pub rejections: Vec<Rejection>,
 }
 
 /// A preferred node affinity term.
@@ -128,11 +172,22 @@ pub struct PreferredTerm {
     pub requirements: Vec<Requirement>,
 }
 
-/// A hard constraint the solver would break by ignoring it.
+/// What one container asks for that must come from one NUMA node under `single-numa-node`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct AlignedRequest {
+    /// Whole CPUs of its own: the container of a guaranteed pod with an integer CPU request.
+    pub cpus: u64,
+    /// Devices by resource name. Never holds a zero.
+    pub devices: BTreeMap<String, u64>,
+}
+
+/// A reason found while a pod was read.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct UnsupportedConstraint {
-    /// Path of the field, such as `spec.topologySpreadConstraints[0]`.
-    pub field: String,
+pub struct Rejection {
+    /// Which kind.
+    pub reason: ReasonCode,
+    /// The field or object, and what is wrong with it.
+    pub detail: String,
 }
 
 /// A DaemonSet: every node it selects runs one pod of it.

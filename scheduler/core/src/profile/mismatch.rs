@@ -217,6 +217,8 @@ mod tests {
             offerings: Vec::new(),
             capacity,
             overhead: ResourceList::default(),
+            numa: None,
+            lotteries: Vec::new(),
         }
     }
 

@@ -75,7 +75,7 @@ pub(super) fn classes<'s>(
         class.pods.sort_by(|a, b| {
             (Reverse(a.priority), a.created, &a.id).cmp(&(Reverse(b.priority), b.created, &b.id))
         });
-        if class.spec.unsupported.is_empty() {
+        if class.spec.rejections.is_empty() {
             class.lanes = masks.lanes(catalog, class, preferences);
         }
     }

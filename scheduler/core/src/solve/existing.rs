@@ -40,7 +40,7 @@ pub(super) fn assign(
         .collect();
     for (class, left) in classes.iter().zip(left) {
         let Ok(terms) = &class.terms else { continue };
-        if !class.spec.unsupported.is_empty() {
+        if !class.spec.rejections.is_empty() {
             continue;
         }
         for index in order(class, terms, &targets) {

@@ -163,5 +163,8 @@ fn claim(
         requirements,
         requests,
         pods: Vec::new(),
+        reservation: None,
+        min_values_relaxed: Vec::new(),
+        explanation: None,
     })
 }

@@ -16,6 +16,7 @@ mod catalog;
 mod classes;
 mod existing;
 mod finish;
+mod host;
 mod limits;
 mod options;
 mod pack;
@@ -33,7 +34,7 @@ use assay_shared::units::UsdPerHour;
 use self::catalog::Catalog;
 use self::classes::{Class, Lane};
 use self::limits::Allowance;
-pub use self::options::{Preferences, SolveOptions};
+pub use self::options::{MinValues, Preferences, SolveOptions};
 use self::pack::{Bin, Filling};
 use crate::model::{Plan, PodId, Snapshot, Totals, Unschedulable};
 
@@ -173,6 +174,7 @@ fn demand(catalog: &Catalog<'_>, index: usize, class: &Class<'_>, lane: &Lane, l
         masks: std::rc::Rc::clone(&lane.masks),
         requirements: std::rc::Rc::clone(&lane.requirements),
         loose,
+        host: std::rc::Rc::default(),
         count: left as u64,
     }
 }

@@ -11,11 +11,22 @@ pub struct SolveOptions {
     pub first_claim: usize,
     /// Packings that are tried and compared: work, not time, so that the same input gives the same plan.
     pub attempts: usize,
+    /// What happens where fewer instance types than `minValues` asks for would do (`MIN_VALUES_POLICY`).
+    pub min_values: MinValues,
+    /// Whether claims say why this machine.
+    pub explain: bool,
 }
 
 impl Default for SolveOptions {
     fn default() -> Self {
-        Self { instance_type_options: 60, preferences: Preferences::Respect, first_claim: 1, attempts: 4 }
+        Self {
+            instance_type_options: 60,
+            preferences: Preferences::Respect,
+            first_claim: 1,
+            attempts: 4,
+            min_values: MinValues::Strict,
+            explain: false,
+        }
     }
 }
 
@@ -26,4 +37,13 @@ pub enum Preferences {
     Respect,
     /// Nothing.
     Ignore,
+}
+
+/// What happens where fewer instance types than `minValues` asks for would do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MinValues {
+    /// The pod is left out.
+    Strict,
+    /// The claim is made with what there is, and says so.
+    BestEffort,
 }

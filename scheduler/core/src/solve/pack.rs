@@ -11,6 +11,7 @@ use assay_shared::units::UsdPerHour;
 use super::axes::{Amounts, fits, real, take, times};
 use super::bound::{Column, dual_prices};
 use super::catalog::Catalog;
+use super::host::HostRules;
 use super::limits::Allowance;
 use crate::requirement::Requirements;
 
@@ -24,6 +25,8 @@ pub(super) struct Demand {
     pub(super) requirements: Rc<Requirements>,
     /// Whether they ask for a label that a machine could get more than one value of: then pods must agree.
     pub(super) loose: bool,
+    /// What they ask of the other pods on their machine.
+    pub(super) host: Rc<HostRules>,
     pub(super) count: u64,
 }
 

@@ -7,15 +7,20 @@ use super::axes::{Amounts, fits, real};
 use super::catalog::{Catalog, Shape};
 use super::classes::Class;
 use super::limits::Allowance;
-use crate::model::{PodSpec, PoolReason, ReasonCode, ResourceList, untolerated};
+use crate::model::{PodSpec, PoolReason, ReasonCode, Rejection, ResourceList, untolerated};
 use crate::requirement::{Incompatible, Requirements, WELL_KNOWN};
 
 /// Why no pool could take a pod of this class.
 pub(super) fn reasons(catalog: &Catalog<'_>, class: &Class<'_>, allowance: &Allowance) -> Vec<PoolReason> {
-    let own = |reason, detail| vec![PoolReason { pool: None, reason, detail }];
-    if !class.spec.unsupported.is_empty() {
-        let fields: Vec<&str> = class.spec.unsupported.iter().map(|one| one.field.as_str()).collect();
-        return own(ReasonCode::UnsupportedConstraint, format!("not supported: {}", fields.join(", ")));
+    let own = |reason, detail| vec![PoolReason { pool: None, reason, detail, fix: None }];
+    if !class.spec.rejections.is_empty() {
+        let of = |one: &Rejection| PoolReason {
+            pool: None,
+            reason: one.reason,
+            detail: one.detail.clone(),
+            fix: None,
+        };
+        return class.spec.rejections.iter().map(of).collect();
     }
     let terms = match &class.terms {
         Ok(terms) => terms,
@@ -32,7 +37,7 @@ pub(super) fn reasons(catalog: &Catalog<'_>, class: &Class<'_>, allowance: &Allo
             let (reason, detail) = tried
                 .reduce(|best, next| if next.0 > best.0 { next } else { best })
                 .unwrap_or_else(|| (ReasonCode::InvalidPod, "no node selector term".to_owned()));
-            PoolReason { pool: Some(catalog.pools[pool].pool.name.clone()), reason, detail }
+            PoolReason { pool: Some(catalog.pools[pool].pool.name.clone()), reason, detail, fix: None }
         })
         .collect()
 }

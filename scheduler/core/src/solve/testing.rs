@@ -9,8 +9,7 @@ use assay_shared::units::{Bytes, MilliCpu, UsdPerHour};
 use crate::catalog::{CapacityType, InstanceType, Offering, PriceSource};
 use crate::check::check;
 use crate::model::{
-    DaemonSet, Labels, Node, NodePool, Plan, Pod, PodId, PodOwner, PodPhase, PodSpec, ResourceList, Snapshot,
-    Timestamp,
+    DaemonSet, Labels, Node, NodePool, Plan, Pod, PodId, PodSpec, ResourceList, Snapshot, Timestamp,
 };
 use crate::requirement::{Requirement, Requirements};
 use crate::solve::{SolveOptions, solve};
@@ -25,18 +24,7 @@ pub(crate) fn spec(cpu: u64, mib: u64) -> PodSpec {
 }
 
 pub(crate) fn pod(name: &str, spec: &PodSpec) -> Pod {
-    Pod {
-        id: PodId::new("default", name),
-        labels: Arc::default(),
-        annotations: Arc::default(),
-        spec: Arc::new(spec.clone()),
-        priority: 0,
-        created: Timestamp(0),
-        phase: PodPhase::Pending,
-        owner: PodOwner::Controller,
-        node: None,
-        terminating: false,
-    }
+    Pod::new(PodId::new("default", name), Arc::new(spec.clone()))
 }
 
 /// `count` pods named `<name>-<n>`.
@@ -62,6 +50,8 @@ pub(crate) fn instance_type(
         price: usd(*price),
         price_source: PriceSource::Listed,
         available: true,
+        reservation: None,
+        overrides: None,
     };
     InstanceType {
         name: name.into(),
@@ -75,6 +65,8 @@ pub(crate) fn instance_type(
             extended: BTreeMap::new(),
         },
         overhead: ResourceList::default(),
+        numa: None,
+        lotteries: Vec::new(),
     }
 }
 

@@ -5,8 +5,8 @@ use assay_shared::labels::{karpenter, kubernetes};
 use super::testing::*;
 use crate::catalog::CapacityType::{OnDemand, Spot};
 use crate::model::{
-    Limits, NodePool, PodOwner, PreferredTerm, ReasonCode, ResourceList, Snapshot, Taint, TaintEffect,
-    Toleration, TolerationOperator, UnsupportedConstraint,
+    Limits, NodePool, PodOwner, PreferredTerm, ReasonCode, Rejection, ResourceList, Snapshot, Taint,
+    TaintEffect, Toleration, TolerationOperator,
 };
 use crate::requirement::Requirement;
 
@@ -219,8 +219,10 @@ fn reasons_name_the_first_constraint_that_fails() {
         spec
     };
     let mut unsupported = spec(100, 100);
-    unsupported.unsupported =
-        vec![UnsupportedConstraint { field: "spec.topologySpreadConstraints[0]".into() }];
+    unsupported.rejections = vec![Rejection {
+        reason: ReasonCode::UnsupportedConstraint,
+        detail: "spec.topologySpreadConstraints[0]".into(),
+    }];
     let cases = [
         (unsupported, ReasonCode::UnsupportedConstraint, "spec.topologySpreadConstraints[0]"),
         (with("team", "a"), ReasonCode::IncompatibleRequirements, "the label is not defined"),

@@ -77,6 +77,8 @@ struct Reason {
     node_pool: Option<String>,
     reason: &'static str,
     detail: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fix: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -131,8 +133,8 @@ fn names(pods: &[PodId]) -> Vec<String> {
 }
 
 fn reason(reason: &PoolReason) -> Reason {
-    let PoolReason { pool, reason, detail } = reason;
-    Reason { node_pool: pool.clone(), reason: reason.as_str(), detail: detail.clone() }
+    let PoolReason { pool, reason, detail, fix } = reason;
+    Reason { node_pool: pool.clone(), reason: reason.as_str(), detail: detail.clone(), fix: fix.clone() }
 }
 
 fn claim(snapshot: &Snapshot, claim: &PlannedClaim, explain: bool) -> Claim {

@@ -129,7 +129,15 @@ pub(super) fn instance_type(
     let overhead = overhead::reserved(reservations, size.vcpus, size.memory, pods, class.os_disk);
     let offerings = offerings(sku, region, prices);
     let requirements = requirements(sku, region, class, &offerings);
-    InstanceType { name: Arc::clone(&size.name), requirements, offerings, capacity, overhead }
+    InstanceType {
+        name: Arc::clone(&size.name),
+        requirements,
+        offerings,
+        capacity,
+        overhead,
+        numa: None,
+        lotteries: Vec::new(),
+    }
 }
 
 /// Each zone, or the region as zone `0`, on demand and as spot.
@@ -149,6 +157,8 @@ fn offerings(sku: &Sku, region: &str, prices: &PriceList) -> Vec<Offering> {
         price: price.usd,
         price_source: price.source,
         available: true,
+        reservation: None,
+        overrides: None,
     };
     priced.flat_map(|way| zones.iter().map(move |zone| offering(way, zone))).collect()
 }

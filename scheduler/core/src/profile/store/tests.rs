@@ -16,6 +16,8 @@ fn bought() -> InstanceType {
         offerings: Vec::new(),
         capacity,
         overhead: ResourceList::default(),
+        numa: None,
+        lotteries: Vec::new(),
     }
 }
 
