@@ -4,15 +4,20 @@ use std::collections::BTreeSet;
 
 use smallvec::SmallVec;
 
-use crate::model::{ResourceList, Snapshot};
+use crate::model::{AttachedVolume, Pod, ResourceList, Snapshot};
 
 /// An amount per axis: millicores, bytes, pod slots or units.
 pub(super) type Amounts = SmallVec<[u64; 8]>;
 
-/// Which resource each axis is: CPU, memory, ephemeral storage, pod slots, then the extended ones by name.
+/// Volumes of one driver on a machine that sets no limit: more than pods could ask for.
+const NO_LIMIT: u64 = 1 << 20;
+
+/// Which resource each axis is: CPU, memory, ephemeral storage, pod slots, the extended ones by name, then the volumes of each
+/// CSI driver.
 #[derive(Debug)]
 pub(super) struct Axes {
     extended: Vec<String>,
+    drivers: Vec<String>,
 }
 
 impl Axes {
@@ -20,24 +25,56 @@ impl Axes {
 
     /// The axes that pods and DaemonSets of a snapshot ask for; what nobody asks for cannot run out.
     pub(super) fn of(snapshot: &Snapshot) -> Self {
-        let pods = snapshot.pods.iter().filter(|pod| pod.is_pending()).map(|pod| &pod.spec);
-        let specs = pods.chain(snapshot.daemon_sets.iter().map(|set| &set.spec));
+        let pending = || snapshot.pods.iter().filter(|pod| pod.is_pending());
+        let drivers: BTreeSet<&str> =
+            pending().flat_map(|pod| pod.volumes.iter()).map(|volume| &*volume.driver).collect();
+        let drivers = drivers.into_iter().map(str::to_owned).collect();
+        let specs = pending().map(|pod| &pod.spec).chain(snapshot.daemon_sets.iter().map(|set| &set.spec));
         let names: BTreeSet<&String> = specs
             .filter(|spec| !spec.requests.extended.is_empty())
             .flat_map(|spec| spec.requests.extended.keys())
             .collect();
-        Self { extended: names.into_iter().cloned().collect() }
+        Self { extended: names.into_iter().cloned().collect(), drivers }
     }
 
     pub(super) fn len(&self) -> usize {
-        Self::COMMON + self.extended.len()
+        Self::COMMON + self.extended.len() + self.drivers.len()
     }
 
-    /// `list` along these axes.
+    /// The axis that counts volumes of a driver.
+    pub(super) fn of_driver(&self, driver: &str) -> Option<usize> {
+        let position = self.drivers.binary_search_by(|one| one.as_str().cmp(driver)).ok()?;
+        Some(Self::COMMON + self.extended.len() + position)
+    }
+
+    /// Whether everything that a pod asks for has an axis.
+    pub(super) fn cover(&self, pod: &Pod) -> bool {
+        pod.spec.requests.extended.keys().all(|name| self.extended.binary_search(name).is_ok())
+            && pod.volumes.iter().all(|volume| self.of_driver(&volume.driver).is_some())
+    }
+
+    /// What is left of `allocatable` after `used`; `attached` counts the volumes of a driver that are attached already.
+    pub(super) fn room(
+        &self,
+        allocatable: &ResourceList,
+        used: &ResourceList,
+        attached: impl Fn(&str) -> u64,
+    ) -> Amounts {
+        let mut room = self.amounts(&(allocatable.clone() - used));
+        let volumes = room.iter_mut().skip(Self::COMMON + self.extended.len());
+        for (room, driver) in volumes.zip(&self.drivers) {
+            let limit = AttachedVolume::limit(driver, allocatable).unwrap_or(NO_LIMIT);
+            *room = limit.saturating_sub(attached(driver));
+        }
+        room
+    }
+
+    /// `list` along these axes; volumes are no part of it.
     pub(super) fn amounts(&self, list: &ResourceList) -> Amounts {
         let mut amounts: Amounts =
             SmallVec::from_slice(&[list.cpu.0, list.memory.0, list.ephemeral_storage.0, list.pods]);
         amounts.extend(self.extended.iter().map(|name| list.extended(name)));
+        amounts.resize(self.len(), 0);
         amounts
     }
 }

@@ -6,11 +6,12 @@
 use std::collections::BTreeMap;
 
 use assay_shared::labels::{azure, hardware, karpenter, kubernetes};
-use assay_shared::units::UsdPerHour;
+use assay_shared::units::{Bytes, MilliCpu, UsdPerHour};
 
 use super::axes::{Amounts, Axes};
-use crate::catalog::{InstanceType, Offering};
-use crate::model::{DaemonSet, NodePool, PodSpec, ResourceList, Snapshot, untolerated};
+use super::host::Occupancy;
+use crate::catalog::{InstanceType, Offering, OfferingOverrides};
+use crate::model::{DaemonSet, HostPort, NodePool, PodSpec, ResourceList, Snapshot, untolerated};
 use crate::requirement::{Requirements, ValueSet};
 
 /// Offerings per shape: bits of a `u64`. More make another shape of the same type.
@@ -50,6 +51,10 @@ pub(super) struct Shape<'s> {
     pub(super) offerings: Vec<&'s Offering>,
     /// Offerings that can be had now.
     pub(super) available: u64,
+    /// Ports that its DaemonSets take.
+    pub(super) daemon_ports: Vec<HostPort>,
+    /// Who is on a new machine before any pod is: its DaemonSets.
+    pub(super) occupancy: Occupancy,
 }
 
 impl Shape<'_> {
@@ -178,6 +183,8 @@ fn add_shapes<'s>(
         room_list: ResourceList::default(),
         offerings: Vec::new(),
         available: 0,
+        daemon_ports: Vec::new(),
+        occupancy: Occupancy::default(),
     };
     let allowed = |key: &str, value: &str| {
         [requirements, &own].iter().all(|side| side.get(key).is_none_or(|set| set.allows(value)))
@@ -190,7 +197,6 @@ fn add_shapes<'s>(
                 && allowed(karpenter::CAPACITY_TYPE, offering.capacity_type.as_str())
         })
         .collect();
-    let allocatable = instance_type.allocatable();
     for chunk in offerings.chunks(OFFERINGS_PER_SHAPE) {
         template.offerings = chunk.to_vec();
         // Which DaemonSets run where: one bit per set that differs would do, a list of them is rarely more than one entry.
@@ -198,31 +204,58 @@ fn add_shapes<'s>(
             .iter()
             .map(|(_, terms)| terms.iter().fold(0, |mask, term| mask | template.mask_of_all(term)))
             .collect();
-        let mut groups: BTreeMap<Vec<bool>, Vec<&'s Offering>> = BTreeMap::new();
+        let mut groups: BTreeMap<(Vec<bool>, usize), Vec<&'s Offering>> = BTreeMap::new();
+        let mut overrides: Vec<Option<&OfferingOverrides>> = vec![None];
         for (bit, offering) in chunk.iter().enumerate() {
-            let key = running.iter().map(|mask| mask & (1 << bit) != 0).collect();
-            groups.entry(key).or_default().push(*offering);
-        }
-        for (runs, offerings) in groups {
-            let daemons: ResourceList = daemon_sets
-                .iter()
-                .zip(runs)
-                .filter(|(_, runs)| *runs)
-                .map(|((set, _), _)| &set.spec.requests)
-                .sum();
-            let room_list = allocatable.clone() - &daemons;
-            let mut shape = Shape { offerings, daemons, ..template.clone() };
-            // A type too small for its DaemonSets has no room for pods either.
-            shape.room = axes.amounts(&if shape.daemons.fits(&allocatable) {
-                room_list.clone()
-            } else {
-                ResourceList::default()
+            let runs = running.iter().map(|mask| mask & (1 << bit) != 0).collect();
+            let own = offering.overrides.as_deref();
+            let number = overrides.iter().position(|one| *one == own).unwrap_or_else(|| {
+                overrides.push(own);
+                overrides.len() - 1
             });
+            groups.entry((runs, number)).or_default().push(*offering);
+        }
+        for ((runs, number), offerings) in groups {
+            let allocatable = match overrides[number] {
+                Some(own) => overridden(instance_type, own),
+                None => instance_type.allocatable(),
+            };
+            let mut daemons = ResourceList::default();
+            let mut daemon_ports = Vec::new();
+            for ((set, _), _) in daemon_sets.iter().zip(runs).filter(|(_, runs)| *runs) {
+                daemons += &set.spec.requests;
+                daemon_ports.extend(set.spec.host_ports.iter().cloned());
+            }
+            let room_list = allocatable.clone() - &daemons;
+            let mut shape = Shape { offerings, daemons, daemon_ports, ..template.clone() };
+            // A type too small for its DaemonSets has no room for pods either.
+            shape.room = if shape.daemons.fits(&allocatable) {
+                axes.room(&allocatable, &shape.daemons, |_| 0)
+            } else {
+                Amounts::from_elem(0, axes.len())
+            };
             shape.room_list = room_list;
             shape.available = shape.mask_where(|offering| offering.available);
             shapes.push(shape);
         }
     }
+}
+
+/// What pods get of a machine bought by an offering that has something otherwise than its type.
+fn overridden(instance_type: &InstanceType, own: &OfferingOverrides) -> ResourceList {
+    let (mut capacity, mut overhead) = (instance_type.capacity.clone(), instance_type.overhead.clone());
+    for (list, changes) in [(&mut capacity, &own.capacity), (&mut overhead, &own.overhead)] {
+        for (name, amount) in changes {
+            match name.as_str() {
+                "cpu" => list.cpu = MilliCpu(*amount),
+                "memory" => list.memory = Bytes(*amount),
+                "ephemeral-storage" => list.ephemeral_storage = Bytes(*amount),
+                "pods" => list.pods = *amount,
+                other => list.set_extended(other, *amount),
+            }
+        }
+    }
+    capacity - &overhead
 }
 
 /// Whether the pool allows a type. A key the type does not have is the pool's to define, unless only hardware can.

@@ -1,101 +1,186 @@
-//! Pending pods, grouped: pods with equal specs are one class, and every question about constraints is asked once per class.
-//!
-//! A class has lanes, the ways it may be placed on new machines, in the order they must be tried: a required OR term, with the
-//! preferences it can keep, in one tier of pools. The first lane with room is used; the next only when limits close it.
+//! Pending pods, grouped: pods that need the same and are counted alike are one class, and every question about constraints is
+//! asked once per class.
 
-use std::cmp::Reverse;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
+use smallvec::SmallVec;
 
 use super::axes::{Amounts, fits};
-use super::catalog::{Catalog, required_terms};
+use super::catalog::{Catalog, Shape, required_terms};
+use super::host::HostRules;
+use super::ladder::Ladder;
 use super::options::Preferences;
-use crate::model::{Pod, PodSpec, Snapshot, TaintEffect, untolerated};
+use super::topology::{ClassRules, GroupId};
+use crate::model::{Gang, Labels, Pod, PodSpec, TaintEffect, untolerated};
 use crate::requirement::{Requirements, ValueSet};
 
+/// Combinations of required terms and reachable volumes that are tried, at most.
+const TERMS_AT_MOST: usize = 1_024;
+
 #[derive(Debug)]
-pub(super) struct Class<'s> {
-    pub(super) spec: &'s PodSpec,
+pub(super) struct Class<'p> {
+    pub(super) spec: &'p PodSpec,
     /// Most important first, then oldest.
-    pub(super) pods: Vec<&'s Pod>,
+    pub(super) pods: Vec<&'p Pod>,
+    pub(super) priority: i32,
+    pub(super) gang: Option<&'p Arc<Gang>>,
     pub(super) requests: Amounts,
     /// Alternatives of the required node constraints, or what is wrong with them.
-    pub(super) terms: Result<Vec<Requirements>, String>,
-    pub(super) lanes: Vec<Lane>,
+    pub(super) terms: Result<Vec<Requirements>, Flaw>,
+    pub(super) rules: ClassRules,
+    pub(super) host: Rc<HostRules>,
+    pub(super) ladder: Ladder,
+    /// Pools whose hard taints it tolerates; of these, those without soft taints it does not tolerate.
+    pub(super) pools: Vec<bool>,
+    pub(super) clean_pools: Vec<bool>,
 }
 
-/// One way to place a class on new machines.
-#[derive(Debug, Clone)]
-pub(super) struct Lane {
-    pub(super) tier: usize,
-    /// What the machine must be.
-    pub(super) requirements: Rc<Requirements>,
-    /// Allowed offerings that can be had, by shape.
-    pub(super) masks: Rc<Vec<u64>>,
+/// Why nothing can be said about where a class may go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Flaw {
+    /// A selector or term cannot be read.
+    Unreadable(String),
+    /// Its volumes and node constraints exclude each other.
+    Volumes,
 }
 
-impl Lane {
-    fn holds(&self, catalog: &Catalog<'_>, requests: &[u64]) -> bool {
-        let shapes = catalog.shapes.iter().zip(self.masks.iter());
-        shapes
-            .into_iter()
-            .any(|(shape, mask)| shape.tier == self.tier && *mask != 0 && fits(requests, &shape.room))
-    }
+/// What makes two pods one class.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct ClassKey<'p> {
+    pub(super) spec: &'p PodSpec,
+    pub(super) counted: Rc<[GroupId]>,
+    pub(super) volumes: Volumes,
+    pub(super) gang: Option<&'p str>,
+    pub(super) priority: i32,
 }
 
-/// Groups the pending pods of a snapshot, largest class first; the order of the input does not show.
-pub(super) fn classes<'s>(
-    snapshot: &'s Snapshot,
-    catalog: &Catalog<'s>,
-    preferences: Preferences,
-) -> Vec<Class<'s>> {
-    // By address first: siblings share their spec, and hashing a spec costs more than placing it.
-    let mut by_address: FxHashMap<*const PodSpec, usize> = FxHashMap::default();
-    let mut by_spec: FxHashMap<&PodSpec, usize> = FxHashMap::default();
-    let mut classes: Vec<Class<'s>> = Vec::new();
-    for pod in snapshot.pods.iter().filter(|pod| pod.is_pending()) {
-        let spec: &PodSpec = &pod.spec;
-        let index = *by_address.entry(std::ptr::from_ref(spec)).or_insert_with(|| {
-            *by_spec.entry(spec).or_insert_with(|| {
-                classes.push(Class {
-                    spec,
-                    pods: Vec::new(),
-                    requests: catalog.axes.amounts(&spec.requests),
-                    terms: required_terms(spec),
-                    lanes: Vec::new(),
-                });
-                classes.len() - 1
-            })
+/// What a pod attaches: volumes of its own by axis, and those it shares with others.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) struct Volumes {
+    pub(super) own: SmallVec<[(u16, u32); 1]>,
+    pub(super) shared: SmallVec<[(u16, u32); 1]>,
+}
+
+impl<'p> Class<'p> {
+    /// A class of one pod so far.
+    pub(super) fn new(
+        catalog: &Catalog<'_>,
+        key: &ClassKey<'p>,
+        pod: &'p Pod,
+        mut rules: ClassRules,
+        preferences: Preferences,
+    ) -> Self {
+        let spec = key.spec;
+        let mut requests = catalog.axes.amounts(&spec.requests);
+        for (axis, count) in &key.volumes.own {
+            requests[usize::from(*axis)] += u64::from(*count);
+        }
+        rules.host.shared_volumes = key.volumes.shared.clone();
+        let terms = terms(spec);
+        let pools = pools_where(catalog, |taints| untolerated(taints, &spec.tolerations).is_none());
+        // A soft taint is tolerated only after everything else was tried.
+        let clean = pools_where(catalog, |taints| {
+            let tolerated = |taint| spec.tolerations.iter().any(|toleration| toleration.tolerates(taint));
+            taints.iter().filter(|taint| taint.effect == TaintEffect::PreferNoSchedule).all(tolerated)
         });
-        classes[index].pods.push(pod);
-    }
-    let mut masks = Masks { by_set: FxHashMap::default(), by_lane: FxHashMap::default() };
-    for class in &mut classes {
-        class.pods.sort_by(|a, b| {
-            (Reverse(a.priority), a.created, &a.id).cmp(&(Reverse(b.priority), b.created, &b.id))
-        });
-        if class.spec.rejections.is_empty() {
-            class.lanes = masks.lanes(catalog, class, preferences);
+        let clean_pools: Vec<bool> = pools.iter().zip(&clean).map(|(hard, soft)| *hard && *soft).collect();
+        let readable = if spec.rejections.is_empty() { terms.as_ref().map_or(0, Vec::len) } else { 0 };
+        let ladder = Ladder::of(spec, readable, &rules, preferences, clean_pools != pools);
+        let host = Rc::new(rules.host.clone());
+        Self {
+            spec,
+            pods: vec![pod],
+            priority: key.priority,
+            gang: pod.gang.as_ref(),
+            requests,
+            terms,
+            rules,
+            host,
+            ladder,
+            pools,
+            clean_pools,
         }
     }
-    classes.sort_by(|a, b| b.requests.cmp(&a.requests).then_with(|| a.spec.cmp(b.spec)));
-    classes
+
+    /// Whether its pods are counted in the group.
+    pub(super) fn is_counted(&self, group: GroupId) -> bool {
+        self.rules.counted.binary_search(&group).is_ok() || self.host.counted.binary_search(&group).is_ok()
+    }
 }
 
-/// Which offerings satisfy what, remembered: classes share most of their constraints.
-struct Masks {
+/// The alternatives of a pod's required node constraints and of its volumes, in order.
+fn terms(spec: &PodSpec) -> Result<Vec<Requirements>, Flaw> {
+    let mut terms = required_terms(spec).map_err(Flaw::Unreadable)?;
+    for alternatives in &spec.volume_topology {
+        let read = |term| Requirements::from_list(term).map_err(|error| Flaw::Unreadable(error.to_string()));
+        let alternatives: Vec<Requirements> = alternatives.iter().map(read).collect::<Result<_, _>>()?;
+        let possible = |both: &Requirements| both.iter().all(|(_, set)| !set.is_empty());
+        terms = terms
+            .iter()
+            .flat_map(|term| alternatives.iter().map(|one| term.intersect(one)))
+            .filter(possible)
+            .take(TERMS_AT_MOST)
+            .collect();
+        if terms.is_empty() {
+            return Err(Flaw::Volumes);
+        }
+    }
+    Ok(terms)
+}
+
+fn pools_where(catalog: &Catalog<'_>, allowed: impl Fn(&[crate::model::Taint]) -> bool) -> Vec<bool> {
+    catalog.pools.iter().map(|pool| allowed(&pool.pool.taints)).collect()
+}
+
+/// Sorts classes and their pods so that the order of the input does not show: most important first, then largest.
+pub(super) fn sort(classes: &mut [Class<'_>]) {
+    for class in &mut *classes {
+        class.pods.sort_by(|a, b| (a.created, &a.id).cmp(&(b.created, &b.id)));
+    }
+    classes.sort_by(|a, b| {
+        let order = b.priority.cmp(&a.priority).then_with(|| b.requests.cmp(&a.requests));
+        order
+            .then_with(|| {
+                if std::ptr::eq(a.spec, b.spec) { std::cmp::Ordering::Equal } else { a.spec.cmp(b.spec) }
+            })
+            .then_with(|| a.pods[0].id.cmp(&b.pods[0].id))
+    });
+}
+
+/// Which offerings satisfy what, by shape, remembered: classes share most of their constraints. Equal answers are one list.
+#[derive(Debug, Default)]
+pub(super) struct Masks {
     by_set: FxHashMap<(String, ValueSet), Rc<Vec<u64>>>,
     by_lane: FxHashMap<(Requirements, Vec<bool>), Rc<Vec<u64>>>,
+    /// One key allowed one value only, on top of another list.
+    pinned: FxHashMap<(usize, usize, usize), Rc<Vec<u64>>>,
+    filtered: FxHashMap<(usize, GroupId, bool), Rc<Vec<u64>>>,
+    holds: FxHashMap<(usize, Amounts), bool>,
+    cheapest: FxHashMap<usize, u64>,
+    /// Keeps every list that a number above stands for.
+    kept: Vec<Rc<Vec<u64>>>,
+}
+
+/// A list by its address, which stays its own for as long as the list is kept.
+fn address(masks: &Rc<Vec<u64>>) -> usize {
+    Rc::as_ptr(masks).addr()
 }
 
 impl Masks {
-    fn of(&mut self, catalog: &Catalog<'_>, requirements: &Requirements, pools: &[bool]) -> Rc<Vec<u64>> {
+    /// Offerings that can be had now of these pools that satisfy `requirements`.
+    pub(super) fn of(
+        &mut self,
+        catalog: &Catalog<'_>,
+        requirements: &Requirements,
+        pools: &[bool],
+    ) -> Rc<Vec<u64>> {
         let key = (requirements.clone(), pools.to_vec());
         if let Some(known) = self.by_lane.get(&key) {
             return Rc::clone(known);
         }
-        let open = |shape: &super::catalog::Shape<'_>| if pools[shape.pool] { shape.available } else { 0 };
+        let open = |shape: &Shape<'_>| if pools[shape.pool] { shape.available } else { 0 };
         let mut masks: Vec<u64> = catalog.shapes.iter().map(open).collect();
         for (label, set) in requirements.iter() {
             let one = self.by_set.entry((label.to_owned(), set.clone())).or_insert_with(|| {
@@ -108,73 +193,68 @@ impl Masks {
         masks
     }
 
-    /// The lanes of a class that could hold one pod of it.
-    fn lanes(&mut self, catalog: &Catalog<'_>, class: &Class<'_>, preferences: Preferences) -> Vec<Lane> {
-        let Ok(terms) = &class.terms else { return Vec::new() };
-        let tiers = catalog.pools.last().map_or(0, |pool| pool.tier + 1);
-        let hard: Vec<bool> =
-            pools_where(catalog, |taints| untolerated(taints, &class.spec.tolerations).is_none());
-        // A soft taint is tolerated only after everything else was tried.
-        let soft: Vec<bool> = pools_where(catalog, |taints| {
-            let tolerated =
-                |taint| class.spec.tolerations.iter().any(|toleration| toleration.tolerates(taint));
-            taints.iter().filter(|taint| taint.effect == TaintEffect::PreferNoSchedule).all(tolerated)
+    /// Of these, the offerings whose machines could have value number `value` of key number `key`.
+    pub(super) fn pinned(
+        &mut self,
+        catalog: &Catalog<'_>,
+        masks: &Rc<Vec<u64>>,
+        (key, name): (usize, &str),
+        (value, text): (usize, &str),
+    ) -> Rc<Vec<u64>> {
+        if let Some(known) = self.pinned.get(&(address(masks), key, value)) {
+            return Rc::clone(known);
+        }
+        let set = ValueSet::of([text]);
+        let narrowed = masks.iter().zip(&catalog.shapes).map(|(mask, shape)| match *mask {
+            0 => 0,
+            mask => mask & shape.mask_of(name, &set),
         });
-        let clean: Vec<bool> = hard.iter().zip(&soft).map(|(hard, soft)| *hard && *soft).collect();
-        let mut preferred: Vec<_> = match preferences {
-            Preferences::Respect => class.spec.preferred_affinity.iter().collect(),
-            Preferences::Ignore => Vec::new(),
-        };
-        preferred.sort_by_key(|term| Reverse(term.weight));
-        // A preference that cannot be read is no preference.
-        let preferred: Vec<Requirements> =
-            preferred.iter().filter_map(|term| Requirements::from_list(&term.requirements).ok()).collect();
-        let mut lanes: Vec<Lane> = Vec::new();
-        let mut add = |requirements: &Requirements, pools: &[bool]| {
-            let masks = self.of(catalog, requirements, pools);
-            let mut found = false;
-            for tier in 0..tiers {
-                let lane =
-                    Lane { tier, requirements: Rc::new(requirements.clone()), masks: Rc::clone(&masks) };
-                if lane.holds(catalog, &class.requests) {
-                    found = true;
-                    if !lanes.iter().any(|known| {
-                        known.tier == tier
-                            && known.requirements == lane.requirements
-                            && known.masks == lane.masks
-                    }) {
-                        lanes.push(lane);
-                    }
-                }
-            }
-            found
-        };
-        for term in terms {
-            let mut kept = term.clone();
-            for preference in &preferred {
-                let with = kept.intersect(preference);
-                if add(&with, &clean) {
-                    kept = with;
-                }
-            }
+        let narrowed = Rc::new(narrowed.collect());
+        self.kept.push(Rc::clone(masks));
+        self.pinned.insert((address(masks), key, value), Rc::clone(&narrowed));
+        narrowed
+    }
+
+    /// Of these, the offerings that are (not) in `counted`, the list of `group`.
+    pub(super) fn filtered(
+        &mut self,
+        masks: &Rc<Vec<u64>>,
+        group: GroupId,
+        counted: &[u64],
+        inside: bool,
+    ) -> Rc<Vec<u64>> {
+        if let Some(known) = self.filtered.get(&(address(masks), group, inside)) {
+            return Rc::clone(known);
         }
-        for pools in [&clean, &hard] {
-            for term in terms {
-                add(term, pools);
-            }
+        let narrowed = masks.iter().zip(counted);
+        let narrowed = narrowed.map(|(mask, counted)| if inside { mask & counted } else { mask & !counted });
+        let narrowed: Rc<Vec<u64>> = Rc::new(narrowed.collect());
+        self.kept.push(Rc::clone(masks));
+        self.filtered.insert((address(masks), group, inside), Rc::clone(&narrowed));
+        narrowed
+    }
+
+    /// Whether one of these offerings makes a machine that holds one such pod.
+    pub(super) fn holds(&mut self, catalog: &Catalog<'_>, masks: &Rc<Vec<u64>>, requests: &Amounts) -> bool {
+        if let Some(known) = self.holds.get(&(address(masks), requests.clone())) {
+            return *known;
         }
-        if !preferred.is_empty() {
-            // The last preference kept is the strictest lane: it goes first within its term.
-            lanes.sort_by_key(|lane| {
-                Reverse(
-                    preferred.iter().filter(|p| lane.requirements.intersect(p) == *lane.requirements).count(),
-                )
-            });
-        }
-        lanes
+        let mut shapes = catalog.shapes.iter().zip(masks.iter());
+        let holds = shapes.any(|(shape, mask)| *mask != 0 && fits(requests, &shape.room));
+        self.kept.push(Rc::clone(masks));
+        self.holds.insert((address(masks), requests.clone()), holds);
+        holds
+    }
+
+    /// Price of the cheapest of these offerings, whatever it holds, in units of [`assay_shared::units::UsdPerHour`].
+    pub(super) fn cheapest(&mut self, catalog: &Catalog<'_>, masks: &Rc<Vec<u64>>) -> u64 {
+        *self.cheapest.entry(address(masks)).or_insert_with(|| {
+            self.kept.push(Rc::clone(masks));
+            let prices = catalog.shapes.iter().zip(masks.iter());
+            prices.filter_map(|(shape, mask)| Some(shape.price(*mask)?.0)).min().unwrap_or(u64::MAX)
+        })
     }
 }
 
-fn pools_where(catalog: &Catalog<'_>, allowed: impl Fn(&[crate::model::Taint]) -> bool) -> Vec<bool> {
-    catalog.pools.iter().map(|pool| allowed(&pool.pool.taints)).collect()
-}
+/// Labels of pods by address: most pods share theirs with siblings.
+pub(super) type ByLabels = FxHashMap<(*const str, *const Labels), Rc<[GroupId]>>;

@@ -4,12 +4,16 @@ use std::sync::Arc;
 
 use assay_shared::labels::{karpenter, kubernetes};
 use assay_shared::units::UsdPerHour;
+use smallvec::SmallVec;
 
+use super::Solver;
 use super::axes::{Amounts, fits};
-use super::catalog::Catalog;
 use super::classes::Class;
 use super::limits::Allowance;
+use super::options::SolveOptions;
 use super::pack::Bin;
+use super::run::Outcome;
+use super::settle::Piece;
 use crate::model::{InstanceTypeOption, PlannedClaim, PodId};
 use crate::requirement::ValueSet;
 
@@ -21,13 +25,28 @@ struct Choice {
 }
 
 /// Shapes of the bin's pool that hold its pods, cheapest first.
-fn choices(catalog: &Catalog<'_>, classes: &[Class<'_>], allowance: &Allowance, bin: &Bin) -> Vec<Choice> {
+fn choices(
+    solver: &Solver<'_>,
+    classes: &[Class<'_>],
+    pieces: &[Piece],
+    allowance: &Allowance,
+    bin: &Bin,
+) -> Vec<Choice> {
+    let catalog = &solver.catalog;
     let planned = &catalog.shapes[bin.shape];
     let mut need = Amounts::from_elem(0, catalog.axes.len());
-    for (class, count) in &bin.pods {
-        for (need, one) in need.iter_mut().zip(&classes[*class].requests) {
+    let mut volumes: SmallVec<[(u16, u32); 4]> = SmallVec::new();
+    for (piece, count) in &bin.pods {
+        let piece = &pieces[*piece];
+        for (need, one) in need.iter_mut().zip(&classes[piece.class].requests) {
             *need = need.saturating_add(one.saturating_mul(*count));
         }
+        volumes.extend(piece.host.shared_volumes.iter().copied());
+    }
+    volumes.sort_unstable();
+    volumes.dedup();
+    for (axis, _) in volumes {
+        need[usize::from(axis)] += 1;
     }
     let mut found: Vec<Choice> = Vec::new();
     for (index, shape) in catalog.shapes.iter().enumerate() {
@@ -41,7 +60,12 @@ fn choices(catalog: &Catalog<'_>, classes: &[Class<'_>], allowance: &Allowance, 
         if !candidate {
             continue;
         }
-        let mask = shape.available & shape.mask_of_all(&bin.requirements);
+        let mask =
+            bin.pods.iter().fold(shape.available, |mask, (piece, _)| mask & pieces[*piece].masks[index]);
+        if mask == 0 {
+            continue;
+        }
+        let mask = mask & shape.mask_of_all(&bin.requirements);
         if let Some(price) = shape.price(mask) {
             found.push(Choice { price, shape: index, mask });
         }
@@ -53,30 +77,48 @@ fn choices(catalog: &Catalog<'_>, classes: &[Class<'_>], allowance: &Allowance, 
     found
 }
 
-/// What a bin costs once it is the cheapest machine that holds its pods.
-pub(super) fn collapsed_price(
-    catalog: &Catalog<'_>,
+/// What bins cost once each is the cheapest machine that holds its pods.
+pub(super) fn price(
+    solver: &Solver<'_>,
     classes: &[Class<'_>],
-    allowance: &Allowance,
-    bin: &Bin,
-) -> UsdPerHour {
-    choices(catalog, classes, allowance, bin).first().map_or(UsdPerHour::ZERO, |choice| choice.price)
-}
-
-/// Claims for bins; `next` gives the pods of a class one after the other.
-pub(super) fn claims(
-    catalog: &Catalog<'_>,
-    classes: &[Class<'_>],
+    pieces: &[Piece],
     allowance: &Allowance,
     bins: &[Bin],
-    first_claim: usize,
-    options: usize,
-    mut next: impl FnMut(usize, u64) -> Vec<PodId>,
-) -> Vec<PlannedClaim> {
-    let mut claims: Vec<PlannedClaim> = Vec::with_capacity(bins.len());
-    let mut previous: Option<(&Bin, PlannedClaim)> = None;
+) -> UsdPerHour {
+    let mut sum = UsdPerHour::ZERO;
+    let mut previous: Option<(&Bin, UsdPerHour)> = None;
     for bin in bins {
-        let number = first_claim + claims.len();
+        // Bins come in runs of equals.
+        let one = match previous {
+            Some((last, price))
+                if last.shape == bin.shape && last.pods == bin.pods && last.mask == bin.mask =>
+            {
+                price
+            }
+            _ => choices(solver, classes, pieces, allowance, bin)
+                .first()
+                .map_or(UsdPerHour::ZERO, |choice| choice.price),
+        };
+        previous = Some((bin, one));
+        sum += one;
+    }
+    sum
+}
+
+/// Claims for the bins of an outcome; `next` gives the pods of a class one after the other.
+pub(super) fn claims(
+    solver: &Solver<'_>,
+    classes: &[Class<'_>],
+    outcome: &Outcome,
+    allowance: &Allowance,
+    options: &SolveOptions,
+    next: &mut impl FnMut(usize, u64) -> Vec<PodId>,
+) -> Vec<PlannedClaim> {
+    let pieces = &outcome.settled.pieces;
+    let mut claims: Vec<PlannedClaim> = Vec::with_capacity(outcome.bins.len());
+    let mut previous: Option<(&Bin, PlannedClaim)> = None;
+    for bin in &outcome.bins {
+        let number = options.first_claim + claims.len();
         // Bins come in runs of equals: only the name and the pods differ.
         let same = previous.as_ref().filter(|(last, _)| {
             last.shape == bin.shape
@@ -86,24 +128,29 @@ pub(super) fn claims(
         });
         let claim = match same {
             Some((_, claim)) => Some(claim.clone()),
-            None => claim(catalog, classes, &choices(catalog, classes, allowance, bin), bin, options),
+            None => {
+                let choices = choices(solver, classes, pieces, allowance, bin);
+                claim(solver, classes, pieces, &choices, bin, options.instance_type_options)
+            }
         };
         let Some(mut claim) = claim else { continue };
         previous = Some((bin, claim.clone()));
         claim.name = format!("{}-{number}", claim.pool);
-        claim.pods = bin.pods.iter().flat_map(|(class, count)| next(*class, *count)).collect();
+        claim.pods = bin.pods.iter().flat_map(|(piece, count)| next(pieces[*piece].class, *count)).collect();
         claims.push(claim);
     }
     claims
 }
 
 fn claim(
-    catalog: &Catalog<'_>,
+    solver: &Solver<'_>,
     classes: &[Class<'_>],
+    pieces: &[Piece],
     choices: &[Choice],
     bin: &Bin,
     options: usize,
 ) -> Option<PlannedClaim> {
+    let catalog = &solver.catalog;
     let first = choices.first()?;
     let shape = &catalog.shapes[first.shape];
     let offering = shape.cheapest(first.mask)?;
@@ -147,9 +194,9 @@ fn claim(
     requirements.constrain(kubernetes::ZONE, &ValueSet::of(zones));
     requirements.constrain(karpenter::CAPACITY_TYPE, &ValueSet::of(capacity_types));
     let mut requests = shape.daemons.clone();
-    for (class, count) in &bin.pods {
+    for (piece, count) in &bin.pods {
         for _ in 0..*count {
-            requests += &classes[*class].spec.requests;
+            requests += &classes[pieces[*piece].class].spec.requests;
         }
     }
     Some(PlannedClaim {

@@ -106,6 +106,34 @@ pub(super) fn pack(
     demands: &[Demand],
     allowance: &mut Allowance,
     filling: Filling,
+    _min_values: super::MinValues,
+    open: &mut Opened,
+) -> Vec<u64> {
+    let (bins, left) = pack_bins(catalog, demands, allowance, filling);
+    open.bins.extend(bins);
+    left
+}
+
+#[derive(Debug, Clone, Default)]
+pub(super) struct Opened {
+    bins: Vec<Bin>,
+}
+
+impl Opened {
+    pub(super) fn bins(&self) -> &[Bin] {
+        &self.bins
+    }
+
+    pub(super) fn into_bins(self) -> Vec<Bin> {
+        self.bins
+    }
+}
+
+fn pack_bins(
+    catalog: &Catalog<'_>,
+    demands: &[Demand],
+    allowance: &mut Allowance,
+    filling: Filling,
 ) -> (Vec<Bin>, Vec<u64>) {
     let left = demands.iter().map(|demand| demand.count).collect();
     let mut packer =

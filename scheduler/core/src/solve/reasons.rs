@@ -3,15 +3,23 @@
 use assay_shared::labels::{hardware, karpenter, kubernetes};
 use assay_shared::units::{Bytes, MilliCpu};
 
+use super::Solver;
 use super::axes::{Amounts, fits, real};
 use super::catalog::{Catalog, Shape};
-use super::classes::Class;
+use super::classes::{Class, Flaw};
 use super::limits::Allowance;
+use super::run::Outcome;
 use crate::model::{PodSpec, PoolReason, ReasonCode, Rejection, ResourceList, untolerated};
 use crate::requirement::{Incompatible, Requirements, WELL_KNOWN};
 
 /// Why no pool could take a pod of this class.
-pub(super) fn reasons(catalog: &Catalog<'_>, class: &Class<'_>, allowance: &Allowance) -> Vec<PoolReason> {
+pub(super) fn reasons(
+    solver: &Solver<'_>,
+    class: &Class<'_>,
+    outcome: &Outcome,
+    gang_is_broken: bool,
+) -> Vec<PoolReason> {
+    let (catalog, allowance) = (&solver.catalog, &outcome.allowance);
     let own = |reason, detail| vec![PoolReason { pool: None, reason, detail, fix: None }];
     if !class.spec.rejections.is_empty() {
         let of = |one: &Rejection| PoolReason {
@@ -24,8 +32,16 @@ pub(super) fn reasons(catalog: &Catalog<'_>, class: &Class<'_>, allowance: &Allo
     }
     let terms = match &class.terms {
         Ok(terms) => terms,
-        Err(error) => return own(ReasonCode::InvalidPod, error.clone()),
+        Err(Flaw::Unreadable(error)) => return own(ReasonCode::InvalidPod, error.clone()),
+        Err(Flaw::Volumes) => {
+            let detail = "its volumes and its node constraints leave no node".to_owned();
+            return own(ReasonCode::VolumeConstraint, detail);
+        }
     };
+    if let (true, Some(gang)) = (gang_is_broken, class.gang) {
+        let detail = format!("fewer than {} pods of gang {} can be placed", gang.min_member, gang.id);
+        return own(ReasonCode::GangIncomplete, detail);
+    }
     if catalog.pools.is_empty() {
         return own(ReasonCode::NoNodePool, "there is no node pool".to_owned());
     }

@@ -1,0 +1,368 @@
+//! One decision, from classes to bins: settle, pack, step down the ladders with what is left, and learn from what failed.
+
+use std::rc::Rc;
+
+use assay_shared::labels::{karpenter, kubernetes};
+use assay_shared::units::UsdPerHour;
+use rustc_hash::{FxHashMap, FxHashSet};
+
+use super::Solver;
+use super::catalog::Catalog;
+use super::classes::Class;
+use super::finish;
+use super::limits::Allowance;
+use super::options::SolveOptions;
+use super::pack::{self, Bin, Filling};
+use super::settle::{Lessons, Piece, Settled, Waiting};
+
+/// Tries with what earlier ones taught, at most. Lessons are about limits that bind, which is rare.
+const TRIES: usize = 8;
+
+/// Of these, the first so many only lower how many pods of a class are placed; later ones also close single domains.
+const TRIES_BY_TOTAL: usize = 4;
+
+/// Where everything went.
+#[derive(Debug, Clone)]
+pub(super) struct Outcome {
+    pub(super) settled: Settled,
+    pub(super) bins: Vec<Bin>,
+    pub(super) allowance: Allowance,
+    /// Pods left out, by class.
+    pub(super) left: Vec<u64>,
+    /// Whether a limit kept some pods off the machines they were meant for.
+    pub(super) limited: bool,
+    /// Gangs that were left out because not enough of their pods could be placed, by class.
+    pub(super) broken_gangs: FxHashSet<usize>,
+    /// Pods of pieces with domains that did not get the machines they were promised.
+    unkept: Vec<(usize, u64)>,
+}
+
+impl Solver<'_> {
+    /// Places all classes. Changes the state of the solver to what it is once the outcome is carried out.
+    pub(super) fn run(
+        &mut self,
+        classes: &[Class<'_>],
+        allowance: &Allowance,
+        options: &SolveOptions,
+    ) -> Outcome {
+        let start = self.mark();
+        let mut lessons = Lessons::default();
+        let mut by_priority = false;
+        let priorities = classes.iter().any(|class| class.priority != classes[0].priority);
+        let mut gangs_out = FxHashSet::default();
+        for attempt in 1.. {
+            let mut outcome = self.attempt(classes, allowance, &lessons, by_priority, options);
+            outcome.broken_gangs.clone_from(&gangs_out);
+            let left_out = |class: usize| outcome.left[class] > 0 && !lessons.excluded.contains(&class);
+            let scarce = (0..classes.len()).any(left_out);
+            if scarce && priorities && !by_priority {
+                // There is not enough for everybody: the most important choose first.
+                by_priority = true;
+                lessons.total.clear();
+                lessons.cells.clear();
+                self.reset(&start);
+                continue;
+            }
+            if let Some(gang) = self.broken_gang(classes, &outcome, &lessons) {
+                gangs_out.extend(gang.iter().copied());
+                lessons.excluded.extend(gang);
+                lessons.total.clear();
+                lessons.cells.clear();
+                self.reset(&start);
+                continue;
+            }
+            if outcome.unkept.is_empty() {
+                return outcome;
+            }
+            if attempt >= TRIES {
+                self.prune(classes, &mut outcome);
+                return outcome;
+            }
+            for (piece, missing) in &outcome.unkept {
+                let piece = &outcome.settled.pieces[*piece];
+                let placed: u64 = outcome.placed_of(piece.class);
+                lessons.total.insert(piece.class, placed);
+                if attempt > TRIES_BY_TOTAL {
+                    let kept = outcome.placed_in(piece.class, piece).saturating_sub(*missing);
+                    lessons.cells.insert((piece.class, piece.pins.clone()), kept);
+                }
+            }
+            self.reset(&start);
+        }
+        unreachable!("the loop ends after so many tries")
+    }
+
+    fn attempt(
+        &mut self,
+        classes: &[Class<'_>],
+        allowance: &Allowance,
+        lessons: &Lessons,
+        by_priority: bool,
+        options: &SolveOptions,
+    ) -> Outcome {
+        let mut outcome = Outcome {
+            settled: Settled::default(),
+            bins: Vec::new(),
+            allowance: allowance.clone(),
+            left: vec![0; classes.len()],
+            limited: false,
+            broken_gangs: FxHashSet::default(),
+            unkept: Vec::new(),
+        };
+        let mut open = pack::Opened::default();
+        let mut filling: Option<Filling> = None;
+        let mut first = 0;
+        while first < classes.len() {
+            // Classes are sorted by priority.
+            let same = |class: &&Class<'_>| !by_priority || class.priority == classes[first].priority;
+            let band = classes[first..].iter().take_while(same).count();
+            let mut waiting: Vec<Waiting> = (first..first + band)
+                .map(|class| Waiting { class, count: classes[class].pods.len() as u64, rung: 0 })
+                .collect();
+            first += band;
+            while !waiting.is_empty() {
+                let from = outcome.settled.pieces.len();
+                let rest = self.settle(classes, waiting, lessons, &mut outcome.settled);
+                for one in rest {
+                    outcome.left[one.class] += one.count;
+                }
+                if outcome.settled.pieces.len() == from {
+                    break;
+                }
+                let choices = match filling {
+                    Some(chosen) => vec![chosen],
+                    None => Filling::ALL.into_iter().take(options.attempts.max(1)).collect(),
+                };
+                let mut best: Option<Packing> = None;
+                for filling in choices {
+                    let packing = self.pack(classes, &outcome, from, &open, filling, options);
+                    if best.as_ref().is_none_or(|best| packing.rank() < best.rank()) {
+                        best = Some(packing);
+                    }
+                }
+                let Some(best) = best else { break };
+                filling = Some(best.filling);
+                waiting = self.keep(classes, best, from, &mut open, &mut outcome);
+            }
+        }
+        outcome.bins = open.into_bins();
+        // Excluded classes are never settled.
+        for class in &lessons.excluded {
+            outcome.left[*class] = classes[*class].pods.len() as u64;
+        }
+        for (class, left) in outcome.left.iter_mut().enumerate() {
+            let placed = outcome.settled.placed_total(class);
+            *left = classes[class].pods.len() as u64 - placed;
+        }
+        outcome
+    }
+
+    /// Packs the pieces from `from` on, tier by tier, on top of what is open.
+    fn pack(
+        &self,
+        classes: &[Class<'_>],
+        outcome: &Outcome,
+        from: usize,
+        open: &pack::Opened,
+        filling: Filling,
+        options: &SolveOptions,
+    ) -> Packing {
+        let catalog = &self.catalog;
+        let pieces = &outcome.settled.pieces;
+        let mut packing = Packing {
+            open: open.clone(),
+            left: pieces[from..].iter().map(|piece| piece.count).collect(),
+            allowance: outcome.allowance.clone(),
+            price: UsdPerHour::ZERO,
+            limited: false,
+            filling,
+        };
+        let tiers = catalog.pools.last().map_or(0, |pool| pool.tier + 1);
+        for tier in 0..tiers {
+            let demands: Vec<pack::Demand> = pieces[from..]
+                .iter()
+                .zip(&packing.left)
+                .enumerate()
+                .filter(|(_, (piece, left))| **left > 0 && self.holds_in(classes, piece, tier, tiers))
+                .map(|(index, (piece, left))| {
+                    self.demand(&classes[piece.class], from + index, piece, tier, *left)
+                })
+                .collect();
+            if demands.is_empty() {
+                continue;
+            }
+            let rest = pack::pack(
+                catalog,
+                &demands,
+                &mut packing.allowance,
+                filling,
+                options.min_values,
+                &mut packing.open,
+            );
+            for (demand, rest) in demands.iter().zip(rest) {
+                packing.left[demand.class - from] = rest;
+                packing.limited |= rest > 0;
+            }
+        }
+        packing.price = finish::price(self, classes, pieces, &outcome.allowance, packing.open.bins());
+        packing
+    }
+
+    /// Whether a machine of one tier of pools could hold a pod of a piece.
+    fn holds_in(&self, classes: &[Class<'_>], piece: &Piece, tier: usize, tiers: usize) -> bool {
+        let requests = &classes[piece.class].requests;
+        tiers == 1
+            || self.catalog.shapes.iter().zip(piece.masks.iter()).any(|(shape, mask)| {
+                shape.tier == tier && *mask != 0 && super::axes::fits(requests, &shape.room)
+            })
+    }
+
+    fn demand(
+        &self,
+        class: &Class<'_>,
+        number: usize,
+        piece: &Piece,
+        tier: usize,
+        left: u64,
+    ) -> pack::Demand {
+        pack::Demand {
+            class: number,
+            tier,
+            requests: class.requests.clone(),
+            masks: Rc::clone(&piece.masks),
+            requirements: Rc::clone(&piece.requirements),
+            loose: is_loose(&self.catalog, piece),
+            host: Rc::clone(&piece.host),
+            count: left,
+        }
+    }
+
+    /// Takes a packing over; returns what has to step down its ladder.
+    fn keep(
+        &mut self,
+        classes: &[Class<'_>],
+        packing: Packing,
+        from: usize,
+        open: &mut pack::Opened,
+        outcome: &mut Outcome,
+    ) -> Vec<Waiting> {
+        *open = packing.open;
+        outcome.allowance = packing.allowance;
+        outcome.limited |= packing.limited;
+        let mut waiting: FxHashMap<(usize, usize), u64> = FxHashMap::default();
+        for (offset, left) in packing.left.iter().enumerate().filter(|(_, left)| **left > 0) {
+            let piece = &mut outcome.settled.pieces[from + offset];
+            piece.count -= left;
+            let count = u32::try_from(*left).unwrap_or(u32::MAX);
+            for (group, value) in piece.counted.iter() {
+                self.counts.remove(*group, *value, count);
+            }
+            let class = piece.class;
+            if !piece.pins.is_empty() {
+                outcome.unkept.push((from + offset, *left));
+            }
+            let (rung, is_pinned) = (piece.rung + 1, !piece.pins.is_empty());
+            outcome.settled.give_back(class, *left);
+            if rung < classes[class].ladder.rungs.len() && !is_pinned {
+                *waiting.entry((class, rung)).or_default() += left;
+            }
+        }
+        let mut waiting: Vec<Waiting> =
+            waiting.into_iter().map(|((class, rung), count)| Waiting { class, count, rung }).collect();
+        waiting.sort_unstable_by_key(|one| (one.class, one.rung));
+        waiting
+    }
+
+    /// Classes of a gang of which too few pods were placed; the least important gang first, then the last by name.
+    fn broken_gang(&self, classes: &[Class<'_>], outcome: &Outcome, lessons: &Lessons) -> Option<Vec<usize>> {
+        let mut gangs: FxHashMap<&str, (i32, u64, u64, Vec<usize>)> = FxHashMap::default();
+        for (index, class) in classes.iter().enumerate() {
+            let Some(gang) = class.gang.filter(|_| !lessons.excluded.contains(&index)) else { continue };
+            let entry =
+                gangs.entry(&gang.id).or_insert((class.priority, u64::from(gang.min_member), 0, Vec::new()));
+            entry.0 = entry.0.min(class.priority);
+            entry.2 += class.pods.len() as u64 - outcome.left[index];
+            entry.3.push(index);
+        }
+        let running = |id: &str| self.gangs_running.get(id).copied().unwrap_or(0);
+        gangs
+            .into_iter()
+            .filter(|(id, (_, needed, placed, _))| placed + running(id) < *needed)
+            .min_by_key(|(id, (priority, ..))| (*priority, std::cmp::Reverse(*id)))
+            .map(|(_, (.., members))| members)
+    }
+
+    /// Takes pods whose domains turned out to be out of balance back, until every constraint holds.
+    fn prune(&mut self, classes: &[Class<'_>], outcome: &mut Outcome) {
+        let _ = classes;
+        let affected: FxHashSet<usize> =
+            outcome.unkept.iter().map(|(piece, _)| outcome.settled.pieces[*piece].class).collect();
+        for class in affected {
+            // Only what was bought for them: room that exists was checked pod by pod as it was used.
+            outcome.take_back(class);
+        }
+    }
+}
+
+/// One way to pack.
+struct Packing {
+    open: pack::Opened,
+    /// Pods left out, by piece.
+    left: Vec<u64>,
+    allowance: Allowance,
+    price: UsdPerHour,
+    limited: bool,
+    filling: Filling,
+}
+
+impl Packing {
+    /// Fewer pods left out first, then cheaper, then fewer machines.
+    fn rank(&self) -> (u64, UsdPerHour, usize) {
+        (self.left.iter().sum(), self.price, self.open.bins().len())
+    }
+}
+
+impl Outcome {
+    /// Pods of a class that have a place or a machine.
+    fn placed_of(&self, class: usize) -> u64 {
+        self.settled.placed_total(class)
+    }
+
+    /// Pods of a class with the domains of a piece, asked for before the piece was cut.
+    fn placed_in(&self, class: usize, piece: &Piece) -> u64 {
+        let pieces = self.settled.pieces.iter();
+        let bought: u64 =
+            pieces.filter(|one| one.class == class && one.pins == piece.pins).map(|one| one.count).sum();
+        bought
+    }
+
+    fn take_back(&mut self, class: usize) {
+        let mine: FxHashSet<usize> = (0..self.settled.pieces.len())
+            .filter(|piece| self.settled.pieces[*piece].class == class)
+            .collect();
+        for bin in &mut self.bins {
+            bin.pods.retain(|(piece, _)| !mine.contains(piece));
+        }
+        self.bins.retain(|bin| !bin.pods.is_empty());
+        for piece in mine {
+            let count = std::mem::take(&mut self.settled.pieces[piece].count);
+            self.settled.give_back(class, count);
+            self.left[class] += count;
+        }
+    }
+}
+
+/// Whether pods of a piece ask for a label that a machine could get more than one value of: then pods must agree.
+fn is_loose(catalog: &Catalog<'_>, piece: &Piece) -> bool {
+    let by_offering = [kubernetes::ZONE, karpenter::CAPACITY_TYPE];
+    piece.requirements.iter().filter(|(key, _)| !by_offering.contains(key)).any(|(key, _)| {
+        let usable = catalog.shapes.iter().zip(piece.masks.iter()).filter(|(_, mask)| **mask != 0);
+        // A label nobody defines is either absent for certain, or well known and anything.
+        usable.into_iter().any(|(shape, _)| {
+            shape
+                .offered
+                .get(key)
+                .map_or_else(|| crate::requirement::is_well_known(key), |set| !set.is_decided())
+        })
+    })
+}

@@ -1,0 +1,554 @@
+//! Gives every pending pod a domain for each label that matters to it, and room on a machine that exists where there is any.
+//!
+//! Classes are taken in order. For each, the ways it may be placed are its *cells*: one value for each label that its
+//! constraints, or those of others that count it, speak of. Every pod goes to the cell that its constraints allow and that is
+//! emptiest; within the cell existing room is used first, and what is left becomes a [`Piece`] for packing. A class that has to
+//! wait for another (affinity to pods that are not placed yet) is looked at again as long as anything moves.
+
+use std::cmp::Reverse;
+use std::rc::Rc;
+
+use rustc_hash::{FxHashMap, FxHashSet};
+use smallvec::SmallVec;
+
+use super::Solver;
+use super::axes::{fits, take, times};
+use super::classes::Class;
+use super::host::{HostRules, Need};
+use super::ladder::Rung;
+use super::place::Place;
+use super::topology::{Constraint, ConstraintKind, Domain, GroupId};
+use crate::model::{PreferredTerm, TaintEffect, Toleration, untolerated};
+use crate::requirement::{Requirements, ValueSet};
+
+/// Values chosen for labels, both by number.
+pub(super) type Pins = SmallVec<[(usize, usize); 2]>;
+
+/// Pods of one class that machines must be bought for, with one choice of domains.
+#[derive(Debug, Clone)]
+pub(super) struct Piece {
+    pub(super) class: usize,
+    pub(super) rung: usize,
+    pub(super) count: u64,
+    pub(super) pins: Pins,
+    /// Offerings they may use, by shape.
+    pub(super) masks: Rc<Vec<u64>>,
+    /// What the machine must be.
+    pub(super) requirements: Rc<Requirements>,
+    pub(super) host: Rc<HostRules>,
+    /// Where each pod of the piece was counted.
+    pub(super) counted: Rc<[(GroupId, Option<usize>)]>,
+}
+
+/// Pods of one class that still wait, and the rung they are on.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Waiting {
+    pub(super) class: usize,
+    pub(super) count: u64,
+    pub(super) rung: usize,
+}
+
+/// What an earlier try taught about room that could not be had.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Lessons {
+    /// Pods of a class for which there is room.
+    pub(super) total: FxHashMap<usize, u64>,
+    /// The same for one choice of domains.
+    pub(super) cells: FxHashMap<(usize, Pins), u64>,
+    /// Classes that are left out as a whole.
+    pub(super) excluded: FxHashSet<usize>,
+}
+
+/// What settling decided so far.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Settled {
+    pub(super) pieces: Vec<Piece>,
+    /// Pods put on places: place, class, count.
+    pub(super) placed: Vec<(usize, usize, u64)>,
+    /// Pods assigned so far, by class and by cell of a class.
+    total: FxHashMap<usize, u64>,
+    cells: FxHashMap<(usize, Pins), u64>,
+    /// Groups whose first pod has a machine.
+    started: FxHashSet<GroupId>,
+}
+
+impl Settled {
+    /// Pods of a class that have a place or are part of a piece.
+    pub(super) fn placed_total(&self, class: usize) -> u64 {
+        self.total.get(&class).copied().unwrap_or(0)
+    }
+
+    /// Counts pods of a class that have neither any more.
+    pub(super) fn give_back(&mut self, class: usize, count: u64) {
+        if let Some(total) = self.total.get_mut(&class) {
+            *total = total.saturating_sub(count);
+        }
+    }
+}
+
+/// One choice of domains for a class.
+struct Cell {
+    pins: Pins,
+    masks: Rc<Vec<u64>>,
+    requirements: Rc<Requirements>,
+    /// Price of the cheapest machine, where one could be bought.
+    price: Option<u64>,
+    /// Places that might take a pod, in order, and how many of them are known to be full.
+    places: Vec<usize>,
+    full: usize,
+    counted: Rc<[(GroupId, Option<usize>)]>,
+    /// Pods that go to new machines.
+    bought: u64,
+}
+
+/// What binds the pods of one class on one rung.
+struct Binding {
+    constraints: Vec<Constraint>,
+    host: Rc<HostRules>,
+}
+
+/// Most choices of domains that are looked at for one class.
+const CELLS_AT_MOST: usize = 4_096;
+
+/// What decides which places a class may use, whatever is on them.
+#[derive(Debug, PartialEq, Eq, Hash)]
+pub(super) struct PlaceKey {
+    terms: Vec<Requirements>,
+    tolerations: Vec<Toleration>,
+    preferred: Vec<PreferredTerm>,
+}
+
+impl Solver<'_> {
+    /// Settles waiting pods; adds to `settled`. Returns those that no domain takes now, for any rung.
+    pub(super) fn settle(
+        &mut self,
+        classes: &[Class<'_>],
+        mut waiting: Vec<Waiting>,
+        lessons: &Lessons,
+        settled: &mut Settled,
+    ) -> Vec<Waiting> {
+        waiting.retain(|one| !lessons.excluded.contains(&one.class));
+        loop {
+            let mut moved = false;
+            for one in &mut waiting {
+                let before = one.count;
+                self.settle_class(&classes[one.class], one, lessons, settled);
+                moved |= one.count < before;
+            }
+            waiting.retain(|one| one.count > 0);
+            let depends = |one: &Waiting| {
+                let class = &classes[one.class];
+                !class.rules.hard.is_empty() || !class.host.needs.is_empty()
+            };
+            if !moved || !waiting.iter().any(depends) {
+                return waiting;
+            }
+        }
+    }
+
+    fn settle_class(
+        &mut self,
+        class: &Class<'_>,
+        waiting: &mut Waiting,
+        lessons: &Lessons,
+        settled: &mut Settled,
+    ) {
+        let Ok(terms) = &class.terms else { return };
+        if let Some(most) = lessons.total.get(&waiting.class) {
+            let so_far = settled.total.get(&waiting.class).copied().unwrap_or(0);
+            if so_far >= *most {
+                return;
+            }
+        }
+        let places = self.places_for(class, terms);
+        if !places.is_empty() && waiting.rung == 0 && class.ladder.rungs.len() > 1 {
+            // Room that is paid for is used whatever a pod would prefer, as kube-scheduler will.
+            let binding = Binding { constraints: class.rules.hard.clone(), host: Rc::clone(&class.host) };
+            let nothing = Rc::new(Vec::new());
+            let cells = self.cells(class, &binding, &Rc::default(), &nothing, &places);
+            self.fill(class, waiting, usize::MAX, &binding, cells, lessons, settled);
+        }
+        for index in waiting.rung..class.ladder.rungs.len() {
+            if waiting.count == 0 {
+                return;
+            }
+            let rung = class.ladder.rungs[index];
+            let requirements = self.requirements(class, terms, &rung);
+            let pools = if rung.soft_taints { &class.pools } else { &class.clean_pools };
+            let masks = self.masks.of(&self.catalog, &requirements, pools);
+            let (constraints, host) =
+                rung.constraints(&class.rules, &class.host, |group| class.is_counted(group));
+            let binding = Binding { constraints, host };
+            let cells = self.cells(class, &binding, &Rc::new(requirements), &masks, &places);
+            self.fill(class, waiting, index, &binding, cells, lessons, settled);
+        }
+    }
+
+    /// What machines must be on one rung.
+    pub(super) fn requirements(
+        &self,
+        class: &Class<'_>,
+        terms: &[Requirements],
+        rung: &Rung,
+    ) -> Requirements {
+        match rung.preference {
+            Some(preference) => terms[rung.term].intersect(&class.ladder.preferences[preference]),
+            None => terms[rung.term].clone(),
+        }
+    }
+
+    /// Places that a class may use, whatever is on them: most preferred first, then in their own order.
+    fn places_for(&mut self, class: &Class<'_>, terms: &[Requirements]) -> Rc<Vec<usize>> {
+        if self.open_places == 0 {
+            return Rc::default();
+        }
+        let key = PlaceKey {
+            terms: terms.to_vec(),
+            tolerations: class.spec.tolerations.clone(),
+            preferred: class.spec.preferred_affinity.clone(),
+        };
+        if let Some(known) = self.places_by_key.get(&key) {
+            return Rc::clone(known);
+        }
+        let preferred: Vec<(u32, Requirements)> = key
+            .preferred
+            .iter()
+            .filter_map(|term| Some((term.weight, Requirements::from_list(&term.requirements).ok()?)))
+            .collect();
+        let mut found: Vec<(Reverse<u32>, usize, usize)> = Vec::new();
+        for (index, place) in self.places[..self.open_places].iter().enumerate() {
+            let possible = untolerated(&place.taints, &key.tolerations).is_none()
+                && terms.iter().any(|term| term.check_labels(&place.labels).is_ok());
+            if possible {
+                let liked = preferred.iter().filter(|(_, term)| term.check_labels(&place.labels).is_ok());
+                let liked = liked.fold(0_u32, |sum, (weight, _)| sum.saturating_add(*weight));
+                let soft = place.taints.iter().filter(|taint| taint.effect == TaintEffect::PreferNoSchedule);
+                let disliked = soft.filter(|taint| !key.tolerations.iter().any(|t| t.tolerates(taint)));
+                found.push((Reverse(liked), disliked.count(), index));
+            }
+        }
+        found.sort_unstable();
+        let found: Rc<Vec<usize>> = Rc::new(found.into_iter().map(|(_, _, index)| index).collect());
+        self.places_by_key.insert(key, Rc::clone(&found));
+        found
+    }
+
+    /// The choices of domains of a class on one rung: those that could be bought, or that existing places are in.
+    fn cells(
+        &mut self,
+        class: &Class<'_>,
+        binding: &Binding,
+        requirements: &Rc<Requirements>,
+        masks: &Rc<Vec<u64>>,
+        places: &[usize],
+    ) -> Vec<Cell> {
+        let mut keys: SmallVec<[usize; 2]> = SmallVec::new();
+        let groups =
+            binding.constraints.iter().map(|one| one.group).chain(class.rules.counted.iter().copied());
+        for group in groups {
+            if let Domain::Label(key) = self.topology.domain(group) {
+                if !keys.contains(&key) {
+                    keys.push(key);
+                }
+            }
+        }
+        keys.sort_unstable();
+        let buys = !masks.is_empty();
+        let mut cells: Vec<(Pins, Rc<Vec<u64>>)> = vec![(Pins::new(), Rc::clone(masks))];
+        for key in &keys {
+            let name = self.topology.key_name(*key);
+            let mut more = Vec::new();
+            for (pins, masks) in &cells {
+                for (value, text) in self.topology.values(*key).iter().enumerate() {
+                    let narrowed = if buys {
+                        self.masks.pinned(&self.catalog, masks, (*key, name), (value, text))
+                    } else {
+                        Rc::clone(masks)
+                    };
+                    let mut pins = pins.clone();
+                    pins.push((*key, value));
+                    more.push((pins, narrowed));
+                }
+            }
+            more.truncate(CELLS_AT_MOST);
+            cells = more;
+        }
+        let mut by_pins: FxHashMap<Pins, Vec<usize>> = FxHashMap::default();
+        for place in places {
+            if let Some(pins) = self.place_pins(*place, &keys) {
+                by_pins.entry(pins).or_default().push(*place);
+            }
+        }
+        let mut found = Vec::new();
+        for (pins, mut masks) in cells {
+            let places = by_pins.remove(&pins).unwrap_or_default();
+            let mut counted: SmallVec<[(GroupId, Option<usize>); 4]> = SmallVec::new();
+            for group in &class.rules.counted {
+                let Domain::Label(key) = self.topology.domain(*group) else { continue };
+                let value = pins.iter().find(|(one, _)| *one == key).map(|(_, value)| *value);
+                let Some(value) = value else { continue };
+                if buys {
+                    if let Some(offerings) = self.topology.counted_offerings(&self.catalog, *group) {
+                        let inside = self.masks.filtered(&masks, *group, &offerings, true);
+                        if self.masks.holds(&self.catalog, &inside, &class.requests) {
+                            masks = inside;
+                        } else {
+                            masks = self.masks.filtered(&masks, *group, &offerings, false);
+                            continue;
+                        }
+                    }
+                }
+                counted.push((*group, Some(value)));
+            }
+            counted.extend(class.host.counted.iter().map(|group| (*group, None)));
+            let buyable = buys && self.masks.holds(&self.catalog, &masks, &class.requests);
+            if !buyable && places.is_empty() {
+                continue;
+            }
+            let price = buyable.then(|| self.masks.cheapest(&self.catalog, &masks));
+            let requirements = if pins.is_empty() {
+                Rc::clone(requirements)
+            } else {
+                self.pinned_requirements(requirements, &pins)
+            };
+            let counted = counted.as_slice().into();
+            found.push(Cell { pins, masks, requirements, price, places, full: 0, counted, bought: 0 });
+        }
+        found
+    }
+
+    fn pinned_requirements(&mut self, requirements: &Rc<Requirements>, pins: &Pins) -> Rc<Requirements> {
+        let mut pinned = Requirements::clone(requirements);
+        for (key, value) in pins {
+            let text = &self.topology.values(*key)[*value];
+            pinned.constrain(self.topology.key_name(*key), &ValueSet::of([&**text]));
+        }
+        Rc::clone(self.requirements_known.entry(pinned).or_insert_with_key(|pinned| Rc::new(pinned.clone())))
+    }
+
+    /// The domains of a place for these labels; `None` where it lacks one.
+    fn place_pins(&self, place: usize, keys: &[usize]) -> Option<Pins> {
+        let place = &self.places[place];
+        keys.iter()
+            .map(|key| {
+                let value = place.label(self.topology.key_name(*key))?;
+                Some((*key, self.topology.value(*key, value)?))
+            })
+            .collect()
+    }
+
+    /// Gives pods cells until none is left or no cell takes more.
+    #[allow(clippy::too_many_arguments)] // one step of `settle_class`, cut out to be read by itself
+    fn fill(
+        &mut self,
+        class: &Class<'_>,
+        waiting: &mut Waiting,
+        rung: usize,
+        binding: &Binding,
+        mut cells: Vec<Cell>,
+        lessons: &Lessons,
+        settled: &mut Settled,
+    ) {
+        let mut host = Rc::clone(&binding.host);
+        if host.needs.iter().any(|need| need.starts) {
+            let first = |need: &Need| need.starts && self.counts.anywhere(need.group) == 0;
+            if !host.needs.iter().all(first) {
+                let mut followers = HostRules::clone(&host);
+                for need in &mut followers.needs {
+                    need.starts = first(need);
+                }
+                host = Rc::new(followers);
+            }
+        }
+        let free = class.rules.is_free() && binding.constraints.is_empty();
+        while waiting.count > 0 {
+            let most = match lessons.total.get(&waiting.class) {
+                Some(most) => most - settled.total.get(&waiting.class).copied().unwrap_or(0).min(*most),
+                None => u64::MAX,
+            };
+            if most == 0 {
+                break;
+            }
+            let mut taken = 0;
+            if let Some(index) = self.best_cell(class, waiting, binding, &cells, lessons, settled) {
+                let cell = &mut cells[index];
+                let most = if free { waiting.count.min(most) } else { 1 };
+                taken = self.on_places(class, waiting.class, &host, cell, most, settled);
+                // A machine of its own is of no use to pods that must follow to one that exists.
+                let follows = host.needs.iter().any(|need| settled.started.contains(&need.group));
+                if taken == 0 && cell.price.is_some() && !follows {
+                    cell.bought += most;
+                    taken = most;
+                }
+                if taken == 0 {
+                    // Every place of the cell is full, and nothing can be bought there.
+                    cells.swap_remove(index);
+                    cells.sort_by(|a, b| a.pins.cmp(&b.pins));
+                    continue;
+                }
+                let cell = &cells[index];
+                let count = u32::try_from(taken).unwrap_or(u32::MAX);
+                for (group, value) in cell.counted.iter() {
+                    self.counts.add(*group, *value, count);
+                }
+                for constraint in &binding.constraints {
+                    let soft = !class.rules.hard.contains(constraint);
+                    if let (false, Some(value)) = (soft, self.value_in(&cell.pins, constraint.group)) {
+                        self.counts.bind(*constraint, value, count);
+                    }
+                }
+                *settled.total.entry(waiting.class).or_default() += taken;
+                if !lessons.cells.is_empty() {
+                    *settled.cells.entry((waiting.class, cell.pins.clone())).or_default() += taken;
+                }
+                waiting.count -= taken;
+            }
+            if taken == 0 {
+                break;
+            }
+        }
+        for cell in cells.into_iter().filter(|cell| cell.bought > 0) {
+            settled.pieces.push(Piece {
+                class: waiting.class,
+                rung,
+                count: cell.bought,
+                pins: cell.pins,
+                masks: cell.masks,
+                requirements: cell.requirements,
+                host: Rc::clone(&host),
+                counted: cell.counted,
+            });
+        }
+    }
+
+    fn value_in(&self, pins: &Pins, group: GroupId) -> Option<usize> {
+        let Domain::Label(key) = self.topology.domain(group) else { return None };
+        pins.iter().find(|(one, _)| *one == key).map(|(_, value)| *value)
+    }
+
+    /// The cell where the next pod of a class goes.
+    fn best_cell(
+        &self,
+        class: &Class<'_>,
+        waiting: &Waiting,
+        binding: &Binding,
+        cells: &[Cell],
+        lessons: &Lessons,
+        settled: &Settled,
+    ) -> Option<usize> {
+        if let ([_], true, true) = (cells, binding.constraints.is_empty(), class.rules.counted.is_empty()) {
+            return Some(0);
+        }
+        let mut best: Option<((u32, bool, bool, u64, u32), usize)> = None;
+        for (index, cell) in cells.iter().enumerate() {
+            if !lessons.cells.is_empty() {
+                let key = (waiting.class, cell.pins.clone());
+                let full = lessons
+                    .cells
+                    .get(&key)
+                    .is_some_and(|most| settled.cells.get(&key).copied().unwrap_or(0) >= *most);
+                if full {
+                    continue;
+                }
+            }
+            let is_counted = |group: GroupId| cell.counted.iter().any(|(one, _)| *one == group);
+            let mut spread = 0_u32;
+            let allowed = binding.constraints.iter().all(|constraint| {
+                let Some(value) = self.value_in(&cell.pins, constraint.group) else { return false };
+                if let ConstraintKind::Spread { .. } = constraint.kind {
+                    spread = spread.saturating_add(self.counts.pods(constraint.group, value));
+                }
+                self.counts.allows(*constraint, value, is_counted(constraint.group))
+            });
+            let welcome = allowed
+                && cell
+                    .counted
+                    .iter()
+                    .all(|(group, value)| value.is_none_or(|value| self.counts.welcomes(*group, value)));
+            if !welcome {
+                continue;
+            }
+            // Where others of its groups are already, those that need them find them together.
+            let company: u32 = cell
+                .counted
+                .iter()
+                .filter_map(|(group, value)| Some(self.counts.pods(*group, (*value)?)))
+                .fold(0, u32::saturating_add);
+            let alone =
+                binding.constraints.iter().any(|one| one.kind == ConstraintKind::Affinity) && company == 0;
+            let full = cell.full >= cell.places.len();
+            let rank = (spread, alone, full, cell.price.unwrap_or(u64::MAX), company);
+            if best.as_ref().is_none_or(|(least, _)| rank < *least) {
+                best = Some((rank, index));
+            }
+        }
+        best.map(|(_, index)| index)
+    }
+
+    /// Puts up to `most` pods on the places of a cell; how many found room.
+    fn on_places(
+        &mut self,
+        class: &Class<'_>,
+        number: usize,
+        host: &HostRules,
+        cell: &mut Cell,
+        most: u64,
+        settled: &mut Settled,
+    ) -> u64 {
+        let mut taken = 0;
+        let mut skipped = false;
+        for position in cell.full..cell.places.len() {
+            let index = cell.places[position];
+            let place = &mut self.places[index];
+            let fitting = if fits(&class.requests, &place.room) {
+                let starting = match place.occupancy.missing(host) {
+                    Some(need) if !need.starts || settled.started.contains(&need.group) => None,
+                    Some(need) => Some(Some(need.group)),
+                    None => Some(None),
+                };
+                starting.map(|start| (place_takes(class, host, place), start))
+            } else {
+                None
+            };
+            let Some((room, start)) = fitting.filter(|(room, _)| *room > 0) else {
+                // A place that lacks company may get it; one that is full stays full.
+                skipped |= !host.needs.is_empty();
+                if !skipped {
+                    cell.full = position + 1;
+                }
+                continue;
+            };
+            if let Some(group) = start {
+                settled.started.insert(group);
+            }
+            let count = room.min(most - taken);
+            self.touch(index);
+            let place = &mut self.places[index];
+            for axis in place.occupancy.volumes_to_attach(host).collect::<SmallVec<[u16; 2]>>() {
+                let room = &mut place.room[usize::from(axis)];
+                *room = room.saturating_sub(1);
+            }
+            take(&mut place.room, &class.requests, count);
+            place.occupancy.add(host, count);
+            settled.placed.push((index, number, count));
+            taken += count;
+            if taken == most {
+                break;
+            }
+        }
+        taken
+    }
+}
+
+/// How many pods of a class a place takes now.
+fn place_takes(class: &Class<'_>, host: &HostRules, place: &Place) -> u64 {
+    let mut room = std::borrow::Cow::Borrowed(&place.room);
+    for axis in place.occupancy.volumes_to_attach(host) {
+        let left = &mut room.to_mut()[usize::from(axis)];
+        if *left == 0 {
+            return 0;
+        }
+        *left -= 1;
+    }
+    times(&class.requests, &room).min(place.occupancy.space(host))
+}

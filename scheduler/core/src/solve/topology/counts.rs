@@ -1,0 +1,147 @@
+//! How many pods of each group are in each domain, and what those that are there demand of newcomers.
+
+use std::rc::Rc;
+
+use super::group::{GroupId, Topology};
+use super::rules::{Constraint, ConstraintKind};
+use crate::solve::catalog::Catalog;
+use crate::solve::place::Place;
+
+/// Counts of all groups over labels; those over hosts are kept with the hosts. By group, then value of the label.
+#[derive(Debug, Clone, Default)]
+pub(in crate::solve) struct Counts {
+    groups: Vec<GroupCounts>,
+}
+
+#[derive(Debug, Clone, Default)]
+struct GroupCounts {
+    /// Pods of the group.
+    pods: Vec<u32>,
+    /// Pods that want none of the group beside them.
+    averse: Vec<u32>,
+    /// Strictest hard spread constraint of a planned pod there: largest skew, domains needed.
+    spread: Vec<Option<(u32, u32)>>,
+    /// Pods of the group anywhere, hosts without the label included.
+    anywhere: u64,
+    /// Values that count as domains.
+    universe: Rc<Vec<usize>>,
+}
+
+impl GroupCounts {
+    fn at(&self, value: usize) -> u32 {
+        self.pods.get(value).copied().unwrap_or(0)
+    }
+
+    /// Pods in the emptiest domain that counts.
+    fn least(&self, min_domains: u32) -> u32 {
+        if self.universe.len() < min_domains as usize {
+            return 0;
+        }
+        self.universe.iter().map(|value| self.at(*value)).min().unwrap_or(0)
+    }
+}
+
+fn slot<T: Clone + Default>(list: &mut Vec<T>, index: usize) -> &mut T {
+    if list.len() <= index {
+        list.resize(index + 1, T::default());
+    }
+    &mut list[index]
+}
+
+impl Counts {
+    /// Makes room for the groups that are known by now.
+    pub(in crate::solve) fn grow(
+        &mut self,
+        topology: &mut Topology,
+        catalog: &Catalog<'_>,
+        places: &[Place],
+    ) {
+        while self.groups.len() < topology.len() {
+            let group = GroupId::try_from(self.groups.len()).unwrap_or(GroupId::MAX);
+            let universe = topology.universe(catalog, places, group);
+            self.groups.push(GroupCounts { universe, ..GroupCounts::default() });
+        }
+    }
+
+    /// Whether nothing was counted yet.
+    pub(in crate::solve) fn is_fresh(&self) -> bool {
+        self.groups.iter().all(|group| group.anywhere == 0)
+    }
+
+    /// Counts pods of a group; `value` is their domain, `None` where their machine has none.
+    pub(in crate::solve) fn add(&mut self, group: GroupId, value: Option<usize>, count: u32) {
+        let counts = &mut self.groups[group as usize];
+        counts.anywhere += u64::from(count);
+        if let Some(value) = value {
+            *slot(&mut counts.pods, value) += count;
+        }
+    }
+
+    /// Takes counted pods back.
+    pub(in crate::solve) fn remove(&mut self, group: GroupId, value: Option<usize>, count: u32) {
+        let counts = &mut self.groups[group as usize];
+        counts.anywhere = counts.anywhere.saturating_sub(u64::from(count));
+        if let Some(value) = value {
+            let held = slot(&mut counts.pods, value);
+            *held = held.saturating_sub(count);
+        }
+    }
+
+    /// Counts pods that want none of the group beside them.
+    pub(in crate::solve) fn add_averse(&mut self, group: GroupId, value: usize, count: u32) {
+        *slot(&mut self.groups[group as usize].averse, value) += count;
+    }
+
+    /// Remembers the constraints of planned pods in a domain, so that later ones do not break them.
+    pub(in crate::solve) fn bind(&mut self, constraint: Constraint, value: usize, count: u32) {
+        let counts = &mut self.groups[constraint.group as usize];
+        match constraint.kind {
+            ConstraintKind::Spread { max_skew, min_domains } => {
+                let kept = slot(&mut counts.spread, value);
+                *kept = Some(kept.map_or((max_skew, min_domains), |(skew, domains)| {
+                    (skew.min(max_skew), domains.max(min_domains))
+                }));
+            }
+            ConstraintKind::AntiAffinity => *slot(&mut counts.averse, value) += count,
+            ConstraintKind::Affinity => {}
+        }
+    }
+
+    /// Pods of a group in a domain.
+    pub(in crate::solve) fn pods(&self, group: GroupId, value: usize) -> u32 {
+        self.groups[group as usize].at(value)
+    }
+
+    /// Pods of a group, wherever they are.
+    pub(in crate::solve) fn anywhere(&self, group: GroupId) -> u64 {
+        self.groups[group as usize].anywhere
+    }
+
+    /// Pods in the emptiest domain of a group.
+    pub(in crate::solve) fn least(&self, group: GroupId, min_domains: u32) -> u32 {
+        self.groups[group as usize].least(min_domains)
+    }
+
+    /// Whether one more pod with this constraint may go to a domain; `counted` is whether it counts itself.
+    pub(in crate::solve) fn allows(&self, constraint: Constraint, value: usize, counted: bool) -> bool {
+        let counts = &self.groups[constraint.group as usize];
+        match constraint.kind {
+            ConstraintKind::Spread { max_skew, min_domains } => {
+                // A domain that does not count has nothing to be compared with.
+                counts.universe.binary_search(&value).is_err()
+                    || counts.at(value) + u32::from(counted) <= counts.least(min_domains) + max_skew
+            }
+            ConstraintKind::Affinity => counts.at(value) > 0 || counted && counts.anywhere == 0,
+            ConstraintKind::AntiAffinity => counts.at(value) == 0,
+        }
+    }
+
+    /// Whether those already in a domain put up with one more pod of the group.
+    pub(in crate::solve) fn welcomes(&self, group: GroupId, value: usize) -> bool {
+        let counts = &self.groups[group as usize];
+        counts.averse.get(value).copied().unwrap_or(0) == 0
+            && counts.spread.get(value).copied().flatten().is_none_or(|(max_skew, min_domains)| {
+                counts.at(value) < counts.least(min_domains).saturating_add(max_skew)
+            })
+    }
+}
