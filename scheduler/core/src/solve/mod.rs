@@ -34,6 +34,7 @@ pub(crate) mod testing;
 mod tests;
 mod topology;
 mod warm;
+mod why;
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -81,6 +82,8 @@ struct Solver<'s> {
     touched: FxHashMap<usize, (Amounts, Occupancy)>,
     /// Pods that run, by place: labels and how many.
     running: Vec<Running<'s>>,
+    /// Groups for which these were counted.
+    groups_counted: usize,
     /// Volumes that more than one pod uses, by number.
     shared_volumes: FxHashMap<Arc<str>, u32>,
 }
@@ -117,6 +120,7 @@ impl<'s> Solver<'s> {
             gangs_running: FxHashMap::default(),
             touched: FxHashMap::default(),
             running: Vec::new(),
+            groups_counted: 0,
             shared_volumes: FxHashMap::default(),
         };
         solver.observe();
@@ -168,7 +172,6 @@ impl<'s> Solver<'s> {
 
     /// Makes the groups of pending pods' constraints and counts who is in them already.
     fn learn(&mut self, pending: &[&Pod]) {
-        let known = self.topology.len();
         let mut seen: FxHashSet<*const PodSpec> = FxHashSet::default();
         for pod in pending {
             if seen.insert(Arc::as_ptr(&pod.spec)) {
@@ -177,13 +180,12 @@ impl<'s> Solver<'s> {
             self.topology.learn_gang(&self.catalog, &self.places, pod);
         }
         self.counts.grow(&mut self.topology, &self.catalog, &self.places);
-        if self.topology.len() > known || self.counts.is_fresh() {
-            self.count(known);
-        }
+        self.count();
     }
 
-    /// Counts what runs for the groups from `known` on.
-    fn count(&mut self, known: usize) {
+    /// Counts what runs for the groups that are new.
+    fn count(&mut self) {
+        let known = std::mem::replace(&mut self.groups_counted, self.topology.len());
         if self.topology.len() == known {
             return;
         }

@@ -14,12 +14,11 @@ use crate::requirement::{Incompatible, Requirements, WELL_KNOWN};
 
 /// Why no pool could take a pod of this class.
 pub(super) fn reasons(
-    solver: &Solver<'_>,
+    solver: &mut Solver<'_>,
     class: &Class<'_>,
     outcome: &Outcome,
     gang_is_broken: bool,
 ) -> Vec<PoolReason> {
-    let (catalog, allowance) = (&solver.catalog, &outcome.allowance);
     let own = |reason, detail| vec![PoolReason { pool: None, reason, detail, fix: None }];
     if !class.spec.rejections.is_empty() {
         let of = |one: &Rejection| PoolReason {
@@ -42,9 +41,13 @@ pub(super) fn reasons(
         let detail = format!("fewer than {} pods of gang {} can be placed", gang.min_member, gang.id);
         return own(ReasonCode::GangIncomplete, detail);
     }
-    if catalog.pools.is_empty() {
+    if let Some(detail) = solver.blocked_by(class) {
+        return own(ReasonCode::TopologyConstraint, detail);
+    }
+    if solver.catalog.pools.is_empty() {
         return own(ReasonCode::NoNodePool, "there is no node pool".to_owned());
     }
+    let (catalog, allowance) = (&solver.catalog, &outcome.allowance);
     let pools = 0..catalog.pools.len();
     pools
         .map(|pool| {

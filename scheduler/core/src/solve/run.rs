@@ -53,8 +53,7 @@ impl Solver<'_> {
         for attempt in 1.. {
             let mut outcome = self.attempt(classes, allowance, &lessons, by_priority, options);
             outcome.broken_gangs.clone_from(&gangs_out);
-            let left_out = |class: usize| outcome.left[class] > 0 && !lessons.excluded.contains(&class);
-            let scarce = (0..classes.len()).any(left_out);
+            let scarce = outcome.limited && outcome.left.iter().any(|left| *left > 0);
             if scarce && priorities && !by_priority {
                 // There is not enough for everybody: the most important choose first.
                 by_priority = true;
@@ -278,8 +277,9 @@ impl Solver<'_> {
         let mut gangs: FxHashMap<&str, (i32, u64, u64, Vec<usize>)> = FxHashMap::default();
         for (index, class) in classes.iter().enumerate() {
             let Some(gang) = class.gang.filter(|_| !lessons.excluded.contains(&index)) else { continue };
-            let entry =
-                gangs.entry(&gang.id).or_insert((class.priority, u64::from(gang.min_member), 0, Vec::new()));
+            let entry = gangs
+                .entry(&gang.id)
+                .or_insert_with(|| (class.priority, u64::from(gang.min_member), 0, Vec::new()));
             entry.0 = entry.0.min(class.priority);
             entry.2 += class.pods.len() as u64 - outcome.left[index];
             entry.3.push(index);

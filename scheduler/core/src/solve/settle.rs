@@ -102,9 +102,9 @@ struct Cell {
 }
 
 /// What binds the pods of one class on one rung.
-struct Binding {
-    constraints: Vec<Constraint>,
-    host: Rc<HostRules>,
+pub(super) struct Binding {
+    pub(super) constraints: Vec<Constraint>,
+    pub(super) host: Rc<HostRules>,
 }
 
 /// Most choices of domains that are looked at for one class.
@@ -198,7 +198,7 @@ impl Solver<'_> {
     }
 
     /// Places that a class may use, whatever is on them: most preferred first, then in their own order.
-    fn places_for(&mut self, class: &Class<'_>, terms: &[Requirements]) -> Rc<Vec<usize>> {
+    pub(super) fn places_for(&mut self, class: &Class<'_>, terms: &[Requirements]) -> Rc<Vec<usize>> {
         if self.open_places == 0 {
             return Rc::default();
         }
@@ -231,6 +231,19 @@ impl Solver<'_> {
         let found: Rc<Vec<usize>> = Rc::new(found.into_iter().map(|(_, _, index)| index).collect());
         self.places_by_key.insert(key, Rc::clone(&found));
         found
+    }
+
+    /// The domains of a class under these constraints, and whether machines could be bought there.
+    pub(super) fn domains(
+        &mut self,
+        class: &Class<'_>,
+        binding: &Binding,
+        requirements: &Rc<Requirements>,
+        masks: &Rc<Vec<u64>>,
+        places: &[usize],
+    ) -> Vec<(Pins, bool)> {
+        let cells = self.cells(class, binding, requirements, masks, places);
+        cells.into_iter().map(|cell| (cell.pins, cell.price.is_some())).collect()
     }
 
     /// The choices of domains of a class on one rung: those that could be bought, or that existing places are in.

@@ -63,11 +63,6 @@ impl Counts {
         }
     }
 
-    /// Whether nothing was counted yet.
-    pub(in crate::solve) fn is_fresh(&self) -> bool {
-        self.groups.iter().all(|group| group.anywhere == 0)
-    }
-
     /// Counts pods of a group; `value` is their domain, `None` where their machine has none.
     pub(in crate::solve) fn add(&mut self, group: GroupId, value: Option<usize>, count: u32) {
         let counts = &mut self.groups[group as usize];

@@ -12,6 +12,8 @@
 mod counts;
 mod group;
 mod rules;
+#[cfg(test)]
+mod tests;
 
 pub(super) use self::counts::Counts;
 pub(super) use self::group::{Domain, GroupId, Topology};
