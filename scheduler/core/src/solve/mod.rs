@@ -18,6 +18,7 @@ mod catalog;
 mod classes;
 mod finish;
 mod host;
+pub mod improve;
 mod ladder;
 mod limits;
 mod options;

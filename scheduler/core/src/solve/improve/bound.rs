@@ -1,0 +1,59 @@
+//! A lower bound from the worth of items, whatever worth that is.
+//!
+//! If no filling of any kind of bin is worth more than `r` times its price, then no packing costs less than the worth of all items
+//! divided by `r` (Farley's bound). The best filling is found exactly where the search ends within its nodes, and bounded by its
+//! linear relaxation otherwise. Sums are of non-negative numbers, a few thousand at most, so that their error is far below the
+//! margin of one part in 10^8 that is taken off; at last the bound is rounded up to what prices can add up to.
+
+use super::fill::{Ask, Filler};
+use super::generate::Scope;
+use super::model::{Model, real};
+
+/// Off relative and absolute error, each many times over what arithmetic can lose.
+const MARGIN: f64 = 1e-8;
+
+/// No packing of what is in scope costs less than this, in billionths of a dollar per hour.
+///
+/// `worth` is by item, `limit_price` by kind: what one more of a limited kind would save.
+pub(super) fn certified(
+    model: &Model,
+    scope: &Scope,
+    filler: &mut Filler<'_>,
+    worth: &[f64],
+    limit_price: &[f64],
+    nodes: u64,
+) -> u64 {
+    let mut ratio: f64 = 1.0;
+    for (kind, limit) in limit_price.iter().copied().enumerate() {
+        let price = model.kinds[kind].price;
+        if scope.most[kind] == Some(0) {
+            continue;
+        }
+        let above = price * ratio + limit;
+        let ask = Ask { kind, items: &scope.items, worth, left: &scope.left, above, nodes };
+        let (fillings, axis_prices) = filler.best(&ask);
+        let axis_prices = axis_prices.to_vec();
+        let most = if filler.was_exact() {
+            fillings.last().map_or(above, |(worth, _)| *worth)
+        } else {
+            filler.bound_at(&ask, &axis_prices)
+        };
+        let most = most * (1.0 + MARGIN) + MARGIN;
+        if price <= 0.0 {
+            return 0;
+        }
+        ratio = ratio.max((most - limit) / price);
+    }
+    let items = scope.items.iter().map(|item| worth[*item as usize] * real(scope.left[*item as usize]));
+    let limits =
+        scope.most.iter().zip(limit_price).map(|(most, limit)| most.map_or(0.0, |most| limit * real(most)));
+    let total = items.sum::<f64>() * (1.0 - MARGIN) - limits.sum::<f64>() * (1.0 + MARGIN);
+    rounded_up(model, total / ratio * (1.0 - MARGIN))
+}
+
+/// The least a packing can cost that costs at least this many dollars.
+pub(super) fn rounded_up(model: &Model, dollars: f64) -> u64 {
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // non-negative; saturates
+    let nano = (dollars * 1e9).max(0.0).floor() as u64;
+    nano.div_ceil(model.price_step).saturating_mul(model.price_step)
+}
