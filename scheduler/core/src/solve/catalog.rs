@@ -51,6 +51,8 @@ pub(super) struct Shape<'s> {
     pub(super) offerings: Vec<&'s Offering>,
     /// Offerings that can be had now.
     pub(super) available: u64,
+    /// Offerings that draw on no reservation.
+    pub(super) paid: u64,
     /// Ports that its DaemonSets take.
     pub(super) daemon_ports: Vec<HostPort>,
     /// Who is on a new machine before any pod is: its DaemonSets.
@@ -183,6 +185,7 @@ fn add_shapes<'s>(
         room_list: ResourceList::default(),
         offerings: Vec::new(),
         available: 0,
+        paid: 0,
         daemon_ports: Vec::new(),
         occupancy: Occupancy::default(),
     };
@@ -236,6 +239,7 @@ fn add_shapes<'s>(
             };
             shape.room_list = room_list;
             shape.available = shape.mask_where(|offering| offering.available);
+            shape.paid = shape.mask_where(|offering| offering.reservation.is_none());
             shapes.push(shape);
         }
     }

@@ -62,6 +62,13 @@ fn choices(
         }
         let mask =
             bin.pods.iter().fold(shape.available, |mask, (piece, _)| mask & pieces[*piece].masks[index]);
+        // Reserved and other capacity never mix: a machine that was counted on a reservation is of that reservation.
+        let mask = mask
+            & match &bin.reservation {
+                None => shape.paid,
+                Some(_) if index == bin.shape => bin.mask,
+                Some(_) => 0,
+            };
         if mask == 0 {
             continue;
         }
@@ -124,6 +131,7 @@ pub(super) fn claims(
             last.shape == bin.shape
                 && last.mask == bin.mask
                 && last.pods == bin.pods
+                && last.reservation == bin.reservation
                 && last.requirements == bin.requirements
         });
         let claim = match same {
@@ -210,7 +218,7 @@ fn claim(
         requirements,
         requests,
         pods: Vec::new(),
-        reservation: None,
+        reservation: bin.reservation.clone(),
         min_values_relaxed: Vec::new(),
         explanation: None,
     })

@@ -1,5 +1,8 @@
 //! What pools may still buy. Pessimistic: a machine counts with its whole capacity, from the moment it is planned.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use assay_shared::labels::karpenter;
 use rustc_hash::FxHashSet;
 
@@ -10,6 +13,8 @@ use crate::model::{ClaimState, Limits, ResourceList, Snapshot};
 #[derive(Debug, Clone)]
 pub(super) struct Allowance {
     pools: Vec<Left>,
+    /// Machines left of each reservation.
+    reserved: BTreeMap<Arc<str>, u64>,
 }
 
 #[derive(Debug, Clone)]
@@ -30,8 +35,10 @@ impl Allowance {
                 .collect(),
             nodes: limits.nodes,
         };
-        let mut allowance =
-            Self { pools: catalog.pools.iter().map(|pool| left(&pool.pool.limits)).collect() };
+        let mut allowance = Self {
+            pools: catalog.pools.iter().map(|pool| left(&pool.pool.limits)).collect(),
+            reserved: reserved(catalog),
+        };
         let index = |name: &str| catalog.pools.iter().position(|pool| pool.pool.name == name);
         for node in &snapshot.nodes {
             if let Some(pool) = node.label(karpenter::NODEPOOL).and_then(index) {
@@ -67,6 +74,32 @@ impl Allowance {
         left.nodes = left.nodes.map(|nodes| nodes.saturating_sub(count));
     }
 
+    /// Takes a machine off again that was planned.
+    pub(super) fn give_back(&mut self, pool: usize, capacity: &ResourceList) {
+        let left = &mut self.pools[pool];
+        for (name, left) in &mut left.resources {
+            *left = left.saturating_add(capacity.amount(name));
+        }
+        left.nodes = left.nodes.map(|nodes| nodes.saturating_add(1));
+    }
+
+    /// Whether no resource of the pool is limited.
+    pub(super) fn counts_nodes_only(&self, pool: usize) -> bool {
+        self.pools[pool].resources.is_empty()
+    }
+
+    /// Machines left of a reservation.
+    pub(super) fn reserved(&self, id: &str) -> u64 {
+        self.reserved.get(id).copied().unwrap_or(0)
+    }
+
+    /// Uses machines of a reservation.
+    pub(super) fn draw(&mut self, id: &str, count: u64) {
+        if let Some(left) = self.reserved.get_mut(id) {
+            *left = left.saturating_sub(count);
+        }
+    }
+
     /// Whether a machine of `other` capacity may stand in for one of `planned`: no more of anything limited.
     pub(super) fn may_replace(&self, pool: usize, planned: &ResourceList, other: &ResourceList) -> bool {
         self.pools[pool].resources.iter().all(|(name, _)| other.amount(name) <= planned.amount(name))
@@ -77,4 +110,16 @@ impl Allowance {
         let left = &self.pools[pool];
         left.resources.iter().cloned().chain(left.nodes.map(|nodes| ("nodes".to_owned(), nodes))).collect()
     }
+}
+
+/// Machines left of each reservation: what offerings say of the same one is counted once, at its lowest.
+fn reserved(catalog: &Catalog<'_>) -> BTreeMap<Arc<str>, u64> {
+    let mut reserved: BTreeMap<Arc<str>, u64> = BTreeMap::new();
+    for shape in &catalog.shapes {
+        for reservation in shape.offerings.iter().filter_map(|offering| offering.reservation.as_ref()) {
+            let left = reserved.entry(Arc::clone(&reservation.id)).or_insert(reservation.remaining);
+            *left = (*left).min(reservation.remaining);
+        }
+    }
+    reserved
 }

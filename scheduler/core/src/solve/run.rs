@@ -199,7 +199,7 @@ impl Solver<'_> {
                 &mut packing.open,
             );
             for (demand, rest) in demands.iter().zip(rest) {
-                packing.left[demand.class - from] = rest;
+                packing.left[demand.piece - from] = rest;
                 packing.limited |= rest > 0;
             }
         }
@@ -225,7 +225,7 @@ impl Solver<'_> {
         left: u64,
     ) -> pack::Demand {
         pack::Demand {
-            class: number,
+            piece: number,
             tier,
             requests: class.requests.clone(),
             masks: Rc::clone(&piece.masks),

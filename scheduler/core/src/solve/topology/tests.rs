@@ -279,7 +279,7 @@ fn existing_room_in_the_right_domain_is_used_first() {
 }
 
 #[test]
-#[ignore = "packing does not know rules within a machine yet"]
+
 fn hosts_are_shared_by_as_many_as_their_rules_allow() {
     let cases: [(&str, Box<dyn Fn(&mut PodSpec)>, usize); 4] = [
         ("spread", Box::new(|spec| spec.topology_spread = vec![spread(kubernetes::HOSTNAME, 2, "web")]), 3),
@@ -304,7 +304,7 @@ fn hosts_are_shared_by_as_many_as_their_rules_allow() {
 }
 
 #[test]
-#[ignore = "packing does not know rules within a machine yet"]
+
 fn two_workloads_that_spread_by_themselves_share_hosts() {
     let mut input = three_zones(110);
     for name in ["one", "two"] {
@@ -316,7 +316,7 @@ fn two_workloads_that_spread_by_themselves_share_hosts() {
 }
 
 #[test]
-#[ignore = "packing does not know rules within a machine yet"]
+
 fn pods_bound_to_one_host_fill_one_and_the_rest_waits() {
     let mut input = three_zones(5);
     let mut spec = spec(100, 100);
@@ -350,7 +350,7 @@ fn a_gang_is_placed_wholly_or_not_at_all() {
 }
 
 #[test]
-#[ignore = "packing does not know rules within a machine yet"]
+
 fn what_is_scarce_goes_to_the_most_important() {
     let mut input = three_zones(110);
     input.pools[0].limits =

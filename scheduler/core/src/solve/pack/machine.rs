@@ -1,0 +1,50 @@
+//! Machines that are planned, and what they still have room for.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use rustc_hash::FxHashSet;
+
+use super::Pieces;
+use crate::requirement::Requirements;
+use crate::solve::axes::Amounts;
+use crate::solve::host::Occupancy;
+
+/// A machine to buy.
+#[derive(Debug, Clone)]
+pub(in crate::solve) struct Bin {
+    pub(in crate::solve) shape: usize,
+    /// Offerings that every pod allows.
+    pub(in crate::solve) mask: u64,
+    /// Pods by piece.
+    pub(in crate::solve) pods: Vec<(usize, u64)>,
+    /// What all of its pods need of the machine.
+    pub(in crate::solve) requirements: Requirements,
+    /// The reservation it draws on.
+    pub(in crate::solve) reservation: Option<Arc<str>>,
+    /// Whether its pods had to agree on a label.
+    pub(super) loose: bool,
+    /// What is left of the shape.
+    pub(super) room: Amounts,
+    pub(super) occupancy: Occupancy,
+}
+
+/// Planned machines of all calls so far, with their state.
+#[derive(Debug, Clone, Default)]
+pub(in crate::solve) struct Opened {
+    pub(super) bins: Vec<Bin>,
+    /// Every piece that was ever asked for.
+    pub(super) pieces: Pieces,
+    /// Groups that a machine was started for.
+    pub(super) started: Rc<FxHashSet<u32>>,
+}
+
+impl Opened {
+    pub(in crate::solve) fn bins(&self) -> &[Bin] {
+        &self.bins
+    }
+
+    pub(in crate::solve) fn into_bins(self) -> Vec<Bin> {
+        self.bins
+    }
+}
