@@ -23,7 +23,7 @@ pub(crate) struct ExpectedPlan {
     /// Fields of `nodeClaims`. Lists of pods are compared without regard to order, other lists as they are; a list where the
     /// plan has one value is a choice; of `requirements` those that are listed must be there.
     pub(crate) machines: Option<Vec<Map<String, Value>>>,
-    pub(crate) nodes: Option<usize>,
+    pub(crate) nodes: Option<Nodes>,
     #[serde(default)]
     pub(crate) existing: BTreeMap<String, Existing>,
     #[serde(default)]
@@ -43,6 +43,25 @@ pub(crate) struct ExpectedPlan {
 
 fn general() -> Value {
     Value::from("general")
+}
+
+/// A number of machines.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+pub(crate) enum Nodes {
+    /// So many.
+    Exactly(usize),
+    /// One of these.
+    OneOf(Vec<usize>),
+}
+
+impl Nodes {
+    pub(crate) fn allows(&self, count: usize) -> bool {
+        match self {
+            Self::Exactly(nodes) => *nodes == count,
+            Self::OneOf(choice) => choice.contains(&count),
+        }
+    }
 }
 
 /// Pods of a node.

@@ -13,7 +13,7 @@
 //! | `schedulerConfig`, `profiles` | documents for `--scheduler-config` and `--profiles` |
 //! | `refused` | the input is refused with exit code 2 and one line that holds these texts |
 //! | `machines` | all machines that are bought, each by some fields of `nodeClaims`; see [`expected`] |
-//! | `nodes` | how many machines are bought; 0 where neither this nor `machines` is given |
+//! | `nodes` | how many machines are bought, a list being a choice; 0 where neither this nor `machines` is given |
 //! | `existing` | all nodes and machines on their way that get pods: their pods, or how many |
 //! | `leftOut` | all pods that are left out, with their reasons, see [`expected::LeftOut`] |
 //! | `pods` | facts of the machine that a pod is on: `zone`, `instanceType`, `capacityType`, `pool`, `node`, or any label |
