@@ -14,7 +14,7 @@ use assay_core::catalog::Catalog;
 use assay_core::check::check;
 use assay_core::model::NodePool;
 use assay_core::requirement::Requirement;
-use assay_core::solve::{SolveOptions, solve};
+use assay_core::solve::{MinValues, Preferences, SolveOptions, solve};
 use assay_shared::labels::{azure, karpenter, kubernetes};
 
 use super::Answer;
@@ -50,13 +50,54 @@ pub(super) struct Arguments {
     /// Say for each machine why it was chosen: the next best types and their price.
     #[arg(long)]
     explain: bool,
+    /// Configuration of kube-scheduler: its default spread constraints count for pods that have none.
+    #[arg(long, value_name = "FILE")]
+    scheduler_config: Option<String>,
+    /// What preferences of pods are worth: kept as long as they can be, or ignored.
+    #[arg(long, value_enum, default_value_t = PreferencePolicy::Respect, value_name = "POLICY", env = "PREFERENCE_POLICY", ignore_case = true)]
+    preference_policy: PreferencePolicy,
+    /// What happens where fewer instance types than a pool's minValues would do.
+    #[arg(long, value_enum, default_value_t = MinValuesPolicy::Strict, value_name = "POLICY", env = "MIN_VALUES_POLICY", ignore_case = true)]
+    min_values_policy: MinValuesPolicy,
     /// Exit 1 if a pod was left out.
     #[arg(long)]
     strict: bool,
 }
 
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum PreferencePolicy {
+    Respect,
+    Ignore,
+}
+
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum MinValuesPolicy {
+    Strict,
+    /// Take what there is, and say so.
+    #[value(alias = "besteffort")]
+    BestEffort,
+}
+
+impl Arguments {
+    fn solve_options(&self) -> SolveOptions {
+        SolveOptions {
+            preferences: match self.preference_policy {
+                PreferencePolicy::Respect => Preferences::Respect,
+                PreferencePolicy::Ignore => Preferences::Ignore,
+            },
+            min_values: match self.min_values_policy {
+                MinValuesPolicy::Strict => MinValues::Strict,
+                MinValuesPolicy::BestEffort => MinValues::BestEffort,
+            },
+            explain: self.explain,
+            ..SolveOptions::default()
+        }
+    }
+}
+
 pub(super) fn run(arguments: &Arguments, out: &mut dyn Write) -> anyhow::Result<Answer> {
-    let mut manifests = Manifests::parse(&read_sources(&arguments.filename)?)?;
+    let files: Vec<String> = arguments.filename.iter().chain(&arguments.scheduler_config).cloned().collect();
+    let mut manifests = Manifests::parse(&read_sources(&files)?)?;
     let profiles = profiles::read(arguments.profiles.as_deref())?;
     let catalog = arguments.catalog.load()?;
     // All input is read: an error would have been the only line.
@@ -75,7 +116,7 @@ pub(super) fn run(arguments: &Arguments, out: &mut dyn Write) -> anyhow::Result<
     let snapshot = manifests.into_snapshot(|class| catalog.instance_types(class, measured));
 
     let started = Instant::now();
-    let mut plan = solve(&snapshot, &SolveOptions::default());
+    let mut plan = solve(&snapshot, &arguments.solve_options());
     let solve_time = started.elapsed();
     if let Err(violations) = check(&snapshot, &plan) {
         let first = violations.first().map(ToString::to_string).unwrap_or_default();

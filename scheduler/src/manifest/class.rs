@@ -1,6 +1,6 @@
 //! AKSNodeClasses (`karpenter.azure.com/v1beta1`), as far as they change what a machine holds.
 
-use assay_core::model::NodeClass;
+use assay_core::model::{CpuManagerPolicy, NodeClass, TopologyManagerPolicy};
 use assay_shared::units::Bytes;
 use serde::Deserialize;
 
@@ -21,6 +21,14 @@ struct ClassSpec {
     #[serde(rename = "osDiskSizeGB")]
     os_disk_size_gb: Option<u64>,
     image_family: Option<String>,
+    kubelet: Kubelet,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Kubelet {
+    topology_manager_policy: String,
+    cpu_manager_policy: String,
 }
 
 /// A node class.
@@ -49,5 +57,24 @@ pub(super) fn read(document: &Document, meta: &Meta) -> Result<NodeClass, Manife
         }
         class.image_family = family;
     }
+    class.topology_manager = match spec.kubelet.topology_manager_policy.as_str() {
+        "" | "none" => TopologyManagerPolicy::None,
+        "best-effort" => TopologyManagerPolicy::BestEffort,
+        "restricted" => TopologyManagerPolicy::Restricted,
+        "single-numa-node" => TopologyManagerPolicy::SingleNumaNode,
+        other => {
+            let problem =
+                format!("expected none, best-effort, restricted or single-numa-node, found {other:?}");
+            return Err(document.error("spec.kubelet.topologyManagerPolicy", problem));
+        }
+    };
+    class.cpu_manager = match spec.kubelet.cpu_manager_policy.as_str() {
+        "" | "none" => CpuManagerPolicy::None,
+        "static" => CpuManagerPolicy::Static,
+        other => {
+            let problem = format!("expected none or static, found {other:?}");
+            return Err(document.error("spec.kubelet.cpuManagerPolicy", problem));
+        }
+    };
     Ok(class)
 }

@@ -5,12 +5,16 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use assay_core::model::{Labels, Pod, PodId, PodSpec, Timestamp};
+use assay_core::model::{AttachedVolume, Gang, Labels, Pod, PodId, PodSpec, Timestamp};
+use serde_json::Value;
 
+use super::constraints::Subject;
+use super::context::Context;
 use super::document::Document;
 use super::error::ManifestError;
+use super::gang;
 use super::objects::{Meta, PodTemplate, Workload, WorkloadSpec, WorkloadStatus, holds};
-use super::storage::Storage;
+use super::storage::{ClaimSpec, Needs};
 use super::{Manifests, pod};
 
 /// The most pods that controllers may stand for together; Kubernetes clusters end at 150,000.
@@ -36,12 +40,17 @@ pub(super) struct Controller {
 struct Replica {
     labels: Arc<Labels>,
     annotations: Arc<Labels>,
+    /// Without what its volumes ask for, which may differ from pod to pod.
     spec: Arc<PodSpec>,
     priority: i32,
+    gang: Option<Arc<Gang>>,
+    volumes: Vec<Value>,
+    /// Claims that a StatefulSet makes for each pod, by volume name.
+    claims: Vec<(String, ClaimSpec)>,
 }
 
 impl Controller {
-    pub(super) fn read(document: &Document, meta: &Meta, storage: &Storage) -> Result<Self, ManifestError> {
+    pub(super) fn read(document: &Document, meta: &Meta, context: &Context) -> Result<Self, ManifestError> {
         let Workload { spec, status } = document.typed()?;
         let gone = meta.deletion_timestamp.is_some();
         let replicas = match document.kind.as_str() {
@@ -54,7 +63,7 @@ impl Controller {
             id: meta.pod_id(),
             owners: meta.owners(),
             replicas,
-            pod: replica(document, &spec, storage).map_err(|error| error.to_string()),
+            pod: replica(document, meta, &spec, replicas, context).map_err(|error| error.to_string()),
             created: pod::timestamp(document, meta.creation_timestamp.as_deref())?,
         })
     }
@@ -89,18 +98,87 @@ fn job_pods(spec: &WorkloadSpec, status: &WorkloadStatus) -> u32 {
         .map_or(parallelism, |completions| completions.saturating_sub(status.succeeded).min(parallelism))
 }
 
-fn replica(document: &Document, spec: &WorkloadSpec, storage: &Storage) -> Result<Replica, ManifestError> {
+fn replica(
+    document: &Document,
+    meta: &Meta,
+    spec: &WorkloadSpec,
+    replicas: u32,
+    context: &Context,
+) -> Result<Replica, ManifestError> {
     let template: PodTemplate = document.typed_at("spec.template", &spec.template)?;
+    let namespace = meta.pod_id().namespace;
+    let labels = &template.metadata.labels;
+    let subject = Subject { document, context, namespace: &namespace, labels };
+    let own_gang = gang::of_job(document, meta, spec.completion_mode == "Indexed", replicas)?;
+    let gang = match own_gang {
+        Some(gang) => Some(gang),
+        None => {
+            let gang = gang::of_pod(document, context, &namespace, labels, &template.metadata.annotations)?;
+            // A group without a size of its own is as large as what its controller makes.
+            gang.map(|gang| {
+                let stated = context.pod_groups.contains_key(&*gang.id);
+                let min_member = if stated { gang.min_member } else { gang.min_member.max(replicas) };
+                Arc::new(Gang { min_member, ..Gang::clone(&gang) })
+            })
+        }
+    };
+    let class = &template.spec.priority_class_name;
     Ok(Replica {
+        spec: Arc::new(pod::spec(subject, "spec.template.spec", &template.spec)?),
+        priority: context.priority(document, "spec.template.spec", template.spec.priority, class)?,
+        gang,
+        volumes: template.spec.volumes,
+        claims: spec
+            .volume_claim_templates
+            .iter()
+            .map(|template| (template.metadata.name.clone(), template.spec.clone()))
+            .collect(),
         labels: Arc::new(template.metadata.labels),
         annotations: Arc::new(template.metadata.annotations),
-        spec: Arc::new(pod::spec(document, "spec.template.spec", &template.spec, storage)?),
-        priority: template.spec.priority.unwrap_or(0),
     })
 }
 
+impl Replica {
+    /// The spec of one pod with its volumes, and what it attaches. `known` keeps specs that siblings share.
+    fn with_volumes(
+        &self,
+        context: &Context,
+        id: &PodId,
+        ordinal: u32,
+        set: &str,
+        known: &mut Vec<(Needs, Arc<PodSpec>)>,
+    ) -> (Arc<PodSpec>, Arc<[AttachedVolume]>) {
+        if self.volumes.is_empty() && self.claims.is_empty() {
+            return (Arc::clone(&self.spec), Arc::default());
+        }
+        let made: Vec<(String, String, ClaimSpec)> = self
+            .claims
+            .iter()
+            .map(|(name, spec)| (name.clone(), format!("{name}-{set}-{ordinal}"), spec.clone()))
+            .collect();
+        let mut needs = context.storage.needs((&id.namespace, &id.name), &self.volumes, &made);
+        let attached = std::mem::take(&mut needs.attached).into();
+        if needs == Needs::default() {
+            return (Arc::clone(&self.spec), attached);
+        }
+        if let Some((_, spec)) = known.iter().find(|(one, _)| *one == needs) {
+            return (Arc::clone(spec), attached);
+        }
+        let mut spec = PodSpec::clone(&self.spec);
+        pod::apply(&needs, &mut spec);
+        let spec = Arc::new(spec);
+        known.push((needs, Arc::clone(&spec)));
+        (spec, attached)
+    }
+}
+
 /// Makes the pods of controllers that have none in the input. `owned` are the owners of pods that are.
-pub(super) fn expand(controllers: Vec<Controller>, mut owned: BTreeSet<Owner>, read: &mut Manifests) {
+pub(super) fn expand(
+    controllers: Vec<Controller>,
+    mut owned: BTreeSet<Owner>,
+    context: &Context,
+    read: &mut Manifests,
+) {
     let known: BTreeSet<Owner> = controllers.iter().map(Controller::as_owner).collect();
     // A Deployment has pods where one of its ReplicaSets has.
     for controller in &controllers {
@@ -116,17 +194,24 @@ pub(super) fn expand(controllers: Vec<Controller>, mut owned: BTreeSet<Owner>, r
         if made_by_another || controller.owns_one_of(&owned) {
             continue;
         }
+        let mut known = Vec::new();
         for index in 0..controller.replicas {
             let id = free_name(&controller, index, &names);
             names.insert(id.clone());
             match &controller.pod {
-                Ok(replica) => read.pods.push(Pod {
-                    labels: Arc::clone(&replica.labels),
-                    annotations: Arc::clone(&replica.annotations),
-                    priority: replica.priority,
-                    created: controller.created,
-                    ..Pod::new(id, Arc::clone(&replica.spec))
-                }),
+                Ok(replica) => {
+                    let set = &controller.id.name;
+                    let (spec, volumes) = replica.with_volumes(context, &id, index, set, &mut known);
+                    read.pods.push(Pod {
+                        labels: Arc::clone(&replica.labels),
+                        annotations: Arc::clone(&replica.annotations),
+                        priority: replica.priority,
+                        created: controller.created,
+                        volumes,
+                        gang: replica.gang.clone(),
+                        ..Pod::new(id, spec)
+                    });
+                }
                 Err(problem) => read.invalid_pods.push((id, problem.clone())),
             }
         }

@@ -84,7 +84,13 @@ pub(super) struct Document {
 }
 
 /// Kinds that are read, with their API group.
-const KINDS: [(&str, &str); 16] = [
+const KINDS: [(&str, &str); 22] = [
+    ("KubeSchedulerConfiguration", "kubescheduler.config.k8s.io"),
+    ("Service", ""),
+    ("PriorityClass", "scheduling.k8s.io"),
+    ("RuntimeClass", "node.k8s.io"),
+    ("CSINode", "storage.k8s.io"),
+    ("PodGroup", "scheduling.x-k8s.io"),
     ("Pod", ""),
     ("Node", ""),
     ("Namespace", ""),
@@ -104,7 +110,9 @@ const KINDS: [(&str, &str); 16] = [
 ];
 
 /// Kinds that live in a namespace, `default` where they name none.
-const NAMESPACED: [&str; 9] = [
+const NAMESPACED: [&str; 11] = [
+    "Service",
+    "PodGroup",
     "Pod",
     "PersistentVolumeClaim",
     "Deployment",
@@ -152,6 +160,16 @@ impl Document {
     /// The namespace it lives in.
     pub(super) fn namespace(&self) -> &str {
         self.value.pointer("/metadata/namespace").and_then(Value::as_str).unwrap_or("default")
+    }
+
+    /// Whether objects of its kind live in a namespace.
+    pub(super) fn is_namespaced(&self) -> bool {
+        NAMESPACED.contains(&self.kind.as_str())
+    }
+
+    /// Its name, empty where it has none.
+    pub(super) fn name(&self) -> &str {
+        self.value.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default()
     }
 
     /// Namespace and name, where the object has a name at all.

@@ -8,22 +8,28 @@
 //! class that says something impossible, is an error that names file, document, object and field. A *pod* that says
 //! something impossible is kept aside with the same words, and does not disturb the others.
 
+mod aligned;
 mod claim;
 mod class;
+mod constraints;
+mod context;
 mod controller;
+mod defaults;
 mod document;
 mod error;
+mod gang;
 mod node;
 mod objects;
 mod pod;
 mod pool;
 mod storage;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use assay_core::model::{
-    DaemonSet, Node, NodeClass, NodePool, Plan, Pod, PodId, PoolReason, ReasonCode, Snapshot, Unschedulable,
+    AttachedVolume, DaemonSet, Labels, Node, NodeClass, NodePool, Plan, Pod, PodId, PodSpec, PoolReason,
+    ReasonCode, Snapshot, Unschedulable,
 };
 
 pub use document::{Source, read_sources};
@@ -32,6 +38,7 @@ pub(crate) use error::problem_of;
 pub use pod::{PodTemplateError, pod_spec_from_value};
 pub(crate) use pool::parse_duration;
 
+use constraints::Subject;
 use document::Document;
 use objects::Meta;
 
@@ -66,9 +73,9 @@ impl Manifests {
         for source in sources {
             documents.extend(document::split(source)?);
         }
-        // Pods are read with their claims, which may stand behind them.
+        // Pods are read with their claims, groups and priorities, which may stand behind them.
         for document in &documents {
-            reader.storage.read(document)?;
+            reader.context.read(document)?;
         }
         for document in &documents {
             reader.read(document)?;
@@ -127,8 +134,11 @@ struct Reader {
     controllers: Vec<controller::Controller>,
     /// Pods that these controllers stand for.
     replicas: u32,
-    /// What volumes say of where pods may go.
-    storage: storage::Storage,
+    /// What other objects say that pods refer to.
+    context: context::Context,
+    /// Specs and labels that pods share, each kept once.
+    specs: HashMap<Arc<PodSpec>, ()>,
+    labels: BTreeSet<Arc<Labels>>,
     /// Owners of the pods in the input.
     owned: BTreeSet<controller::Owner>,
     /// Kinds nobody here reads, with how many there were.
@@ -144,7 +154,10 @@ impl Reader {
                 let meta = self.meta(document)?;
                 let template = document.typed::<objects::Workload>()?.spec.template;
                 let template: objects::PodTemplate = document.typed_at("spec.template", &template)?;
-                let spec = pod::spec(document, "spec.template.spec", &template.spec, &self.storage)?;
+                let namespace = meta.pod_id().namespace;
+                let labels = &template.metadata.labels;
+                let subject = Subject { document, context: &self.context, namespace: &namespace, labels };
+                let spec = pod::spec(subject, "spec.template.spec", &template.spec)?;
                 self.read.daemon_sets.push(DaemonSet { id: meta.pod_id(), spec: Arc::new(spec) });
             }
             "Node" => {
@@ -172,7 +185,13 @@ impl Reader {
             | "PodDisruptionBudget"
             | "StorageClass"
             | "PersistentVolume"
-            | "PersistentVolumeClaim" => {}
+            | "PersistentVolumeClaim"
+            | "PriorityClass"
+            | "RuntimeClass"
+            | "CSINode"
+            | "Service"
+            | "PodGroup"
+            | "KubeSchedulerConfiguration" => {}
             other => *self.ignored.entry(other.to_owned()).or_default() += 1,
         }
         Ok(())
@@ -206,16 +225,38 @@ impl Reader {
             }
         };
         self.owned.extend(meta.owners());
-        match pod::read(document, &meta, &self.storage) {
-            Ok(pod) => self.read.pods.push(pod),
+        match pod::read(document, &meta, &self.context) {
+            Ok(pod) => {
+                let pod = self.interned(pod);
+                self.read.pods.push(pod);
+            }
             Err(error) => self.read.invalid_pods.push((meta.pod_id(), error.to_string())),
         }
         Ok(())
     }
 
+    /// The pod with a spec and labels that equal pods share: the solver asks once for all of them.
+    fn interned(&mut self, mut pod: Pod) -> Pod {
+        pod.spec = match self.specs.get_key_value(&pod.spec) {
+            Some((known, ())) => Arc::clone(known),
+            None => {
+                self.specs.insert(Arc::clone(&pod.spec), ());
+                pod.spec
+            }
+        };
+        pod.labels = match self.labels.get(&pod.labels) {
+            Some(known) => Arc::clone(known),
+            None => {
+                self.labels.insert(Arc::clone(&pod.labels));
+                pod.labels
+            }
+        };
+        pod
+    }
+
     fn controller(&mut self, document: &Document) -> Result<(), ManifestError> {
         let meta = self.meta(document)?;
-        let controller = controller::Controller::read(document, &meta, &self.storage)?;
+        let controller = controller::Controller::read(document, &meta, &self.context)?;
         self.replicas = self.replicas.saturating_add(controller.replicas);
         if self.replicas > controller::PODS_MAX {
             let field = if document.kind == "Job" { "spec.parallelism" } else { "spec.replicas" };
@@ -228,7 +269,13 @@ impl Reader {
     }
 
     fn finish(mut self) -> Manifests {
-        controller::expand(std::mem::take(&mut self.controllers), self.owned, &mut self.read);
+        controller::expand(std::mem::take(&mut self.controllers), self.owned, &self.context, &mut self.read);
+        for (node, driver, count) in &self.context.volume_limits {
+            if let Some(node) = self.read.nodes.iter_mut().find(|one| *one.name == **node) {
+                // A limit of nothing is a limit too.
+                node.allocatable.extended.insert(AttachedVolume::limit_name(driver), *count);
+            }
+        }
         for (kind, count) in self.ignored {
             let why = match kind.as_str() {
                 "CronJob" => "its Jobs are read where they exist",

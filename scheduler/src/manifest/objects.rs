@@ -8,8 +8,10 @@ use assay_shared::Quantity;
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::constraints::{PodAffinity, SpreadConstraint};
 use super::document::Document;
 use super::error::ManifestError;
+use super::storage::ClaimSpec;
 
 /// Metadata of an object.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -83,8 +85,20 @@ pub(super) struct WorkloadSpec {
     pub(super) completions: Option<u32>,
     #[serde(default)]
     pub(super) suspend: bool,
+    #[serde(default)]
+    pub(super) completion_mode: String,
+    #[serde(default)]
+    pub(super) volume_claim_templates: Vec<ClaimTemplate>,
     /// Read on its own: what is wrong with it concerns its pods only.
     pub(super) template: Value,
+}
+
+/// A claim that a StatefulSet makes for each of its pods.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct ClaimTemplate {
+    pub(super) metadata: Meta,
+    pub(super) spec: ClaimSpec,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -123,9 +137,20 @@ pub(super) struct PodObject {
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
-#[serde(default)]
+#[serde(rename_all = "camelCase", default)]
 pub(super) struct PodStatus {
     pub(super) phase: String,
+    pub(super) container_statuses: Vec<ContainerStatus>,
+    pub(super) init_container_statuses: Vec<ContainerStatus>,
+}
+
+/// What the kubelet has set aside for a container, which may still be more than its spec asks for (KEP-1287).
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(super) struct ContainerStatus {
+    pub(super) name: String,
+    pub(super) allocated_resources: Quantities,
+    pub(super) resources: Resources,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -140,6 +165,8 @@ pub(super) struct PodSpec {
     pub(super) overhead: Quantities,
     pub(super) resources: Resources,
     pub(super) priority: Option<i32>,
+    pub(super) priority_class_name: String,
+    pub(super) runtime_class_name: String,
     pub(super) topology_spread_constraints: Vec<SpreadConstraint>,
     pub(super) volumes: Vec<Value>,
     pub(super) resource_claims: Vec<Value>,
@@ -153,6 +180,7 @@ pub(super) type Quantities = BTreeMap<String, Quantity>;
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(super) struct Container {
+    pub(super) name: String,
     pub(super) resources: Resources,
     pub(super) restart_policy: String,
     pub(super) ports: Vec<Port>,
@@ -168,13 +196,11 @@ pub(super) struct Resources {
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(super) struct Port {
+    pub(super) container_port: u32,
     pub(super) host_port: u32,
-}
-
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub(super) struct SpreadConstraint {
-    pub(super) when_unsatisfiable: String,
+    #[serde(rename = "hostIP")]
+    pub(super) host_ip: String,
+    pub(super) protocol: String,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -192,13 +218,6 @@ pub(super) struct NodeAffinity {
     pub(super) required: Option<NodeSelector>,
     #[serde(rename = "preferredDuringSchedulingIgnoredDuringExecution")]
     pub(super) preferred: Vec<PreferredTerm>,
-}
-
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(default)]
-pub(super) struct PodAffinity {
-    #[serde(rename = "requiredDuringSchedulingIgnoredDuringExecution")]
-    pub(super) required: Vec<Value>,
 }
 
 #[derive(Debug, Clone, Deserialize)]

@@ -7,16 +7,19 @@
 use std::sync::Arc;
 
 use assay_core::model::{
-    Pod, PodOwner, PodPhase, PodSpec, PreferredTerm, ReasonCode, Rejection, ResourceList, Taint, TaintEffect,
-    Timestamp, Toleration, TolerationOperator,
+    Labels, Pod, PodOwner, PodPhase, PodSpec, PreferredTerm, ReasonCode, Rejection, ResourceList, Taint,
+    TaintEffect, Timestamp, Toleration, TolerationOperator,
 };
 use assay_core::requirement::{Operator, Requirement, ValueSet};
 use serde_json::{Value, json};
 
+use super::constraints::{self, Subject};
+use super::context::Context;
 use super::document::Document;
 use super::error::ManifestError;
 use super::objects::{self, Expression, Meta, PodObject, Quantities, Resources, TaintObject};
-use super::storage::Storage;
+use super::storage::Needs;
+use super::{aligned, gang};
 
 /// Why a pod spec that stands in another document cannot be used.
 pub type PodTemplateError = ManifestError;
@@ -26,13 +29,28 @@ pub fn pod_spec_from_value(file: &str, what: &str, value: Value) -> Result<PodSp
     let value = json!({"kind": "Pod", "metadata": {"name": what}, "spec": value});
     let document = Document { file: file.to_owned(), number: 0, kind: "Pod".to_owned(), value };
     let object: PodObject = document.typed()?;
-    spec(&document, "spec", &object.spec, &Storage::default())
+    let (context, labels) = (Context::default(), Labels::new());
+    let subject = Subject { document: &document, context: &context, namespace: "default", labels: &labels };
+    let mut read = spec(subject, "spec", &object.spec)?;
+    apply(&context.storage.needs(("default", what), &object.spec.volumes, &[]), &mut read);
+    Ok(read)
 }
 
 /// A pod.
-pub(super) fn read(document: &Document, meta: &Meta, storage: &Storage) -> Result<Pod, ManifestError> {
-    let object: PodObject = document.typed()?;
-    let spec = Arc::new(spec(document, "spec", &object.spec, storage)?);
+pub(super) fn read(document: &Document, meta: &Meta, context: &Context) -> Result<Pod, ManifestError> {
+    let mut object: PodObject = document.typed()?;
+    let id = meta.pod_id();
+    let subject = Subject { document, context, namespace: &id.namespace, labels: &meta.labels };
+    set_aside(&mut object);
+    let mut spec = spec(subject, "spec", &object.spec)?;
+    let node = Some(object.spec.node_name).filter(|name| !name.is_empty());
+    let mut needs = context.storage.needs((&id.namespace, &id.name), &object.spec.volumes, &[]);
+    if node.is_some() {
+        // It runs: what may be wrong with its claims is over.
+        needs.rejections.clear();
+        needs.topology.clear();
+    }
+    apply(&needs, &mut spec);
     let phase = match object.status.phase.as_str() {
         "" | "Pending" => PodPhase::Pending,
         "Succeeded" | "Failed" => PodPhase::Finished,
@@ -49,21 +67,47 @@ pub(super) fn read(document: &Document, meta: &Meta, storage: &Storage) -> Resul
     } else {
         PodOwner::Controller
     };
-    let node = Some(object.spec.node_name).filter(|name| !name.is_empty());
+    let class = &object.spec.priority_class_name;
     Ok(Pod {
-        id: meta.pod_id(),
         labels: Arc::new(meta.labels.clone()),
         annotations: Arc::new(meta.annotations.clone()),
-        spec,
-        priority: object.spec.priority.unwrap_or(0),
+        priority: context.priority(document, "spec", object.spec.priority, class)?,
         created: timestamp(document, meta.creation_timestamp.as_deref())?,
         phase,
         owner,
         node: node.map(Into::into),
         terminating: meta.deletion_timestamp.is_some(),
-        volumes: Arc::default(),
-        gang: None,
+        volumes: needs.attached.into(),
+        gang: gang::of_pod(document, context, &id.namespace, &meta.labels, &meta.annotations)?,
+        ..Pod::new(id, Arc::new(spec))
     })
+}
+
+/// Adds what volumes ask for to a spec.
+pub(super) fn apply(needs: &Needs, spec: &mut PodSpec) {
+    spec.volume_topology.extend(needs.topology.iter().cloned());
+    spec.rejections.extend(needs.rejections.iter().cloned());
+}
+
+/// Raises requests to what the kubelet has set aside: while a pod is resized in place, the larger counts.
+fn set_aside(object: &mut PodObject) {
+    let status = &object.status;
+    for (containers, statuses) in [
+        (&mut object.spec.containers, &status.container_statuses),
+        (&mut object.spec.init_containers, &status.init_container_statuses),
+    ] {
+        for container in containers {
+            let Some(status) = statuses.iter().find(|status| status.name == container.name) else { continue };
+            for list in [&status.allocated_resources, &status.resources.requests] {
+                for (name, amount) in list {
+                    let asked = container.resources.requests.entry(name.clone()).or_insert(*amount);
+                    if asked.milli_value() < amount.milli_value() {
+                        *asked = *amount;
+                    }
+                }
+            }
+        }
+    }
 }
 
 pub(super) fn timestamp(document: &Document, text: Option<&str>) -> Result<Timestamp, ManifestError> {
@@ -75,20 +119,20 @@ pub(super) fn timestamp(document: &Document, text: Option<&str>) -> Result<Times
     Ok(Timestamp(u64::try_from(parsed.as_millisecond()).unwrap_or(0)))
 }
 
-/// What a pod with this spec needs. `path` is where the spec stands in the document.
+/// What a pod with this spec needs, its volumes apart. `path` is where the spec stands in the document.
 pub(super) fn spec(
-    document: &Document,
+    subject: Subject<'_>,
     path: &str,
     spec: &objects::PodSpec,
-    storage: &Storage,
 ) -> Result<PodSpec, ManifestError> {
+    let Subject { document, context, .. } = subject;
     let mut selector = Vec::new();
     for (key, value) in &spec.node_selector {
         selector.push(Requirement::is_in(key, [value.as_str()]));
     }
     let affinity = &spec.affinity.node_affinity;
     let affinity_path = format!("{path}.affinity.nodeAffinity");
-    let mut rejections = unsupported(document, path, spec, storage);
+    let mut rejections = rejections(path, spec);
     let mut required = Vec::new();
     if let Some(terms) = &affinity.required {
         let path =
@@ -132,60 +176,64 @@ pub(super) fn spec(
     for (index, toleration) in spec.tolerations.iter().enumerate() {
         tolerations.push(tolerate(document, &format!("{path}.tolerations[{index}]"), toleration)?);
     }
+    let affinity_path = format!("{path}.affinity");
+    let together =
+        constraints::affinity(subject, &format!("{affinity_path}.podAffinity"), &spec.affinity.pod_affinity)?;
+    let apart = constraints::affinity(
+        subject,
+        &format!("{affinity_path}.podAntiAffinity"),
+        &spec.affinity.pod_anti_affinity,
+    )?;
+    let spread_path = format!("{path}.topologySpreadConstraints");
+    let mut topology_spread = constraints::spread(subject, &spread_path, &spec.topology_spread_constraints)?;
+    if topology_spread.is_empty() {
+        let owner = context.selector_of_owner(document);
+        topology_spread = context.default_spread.of_pod(
+            &context.services,
+            subject.namespace,
+            subject.labels,
+            owner.as_deref(),
+        );
+    }
+    let mut requests = requests(document, path, spec)?;
+    if spec.overhead.is_empty()
+        && !spec.runtime_class_name.is_empty()
+        && let Some(overhead) = context.runtimes.get(&spec.runtime_class_name)
+    {
+        requests += overhead;
+    }
     Ok(PodSpec {
-        requests: requests(document, path, spec)?,
+        requests,
         node_selector: selector,
         required_affinity: required,
         preferred_affinity: preferred,
         tolerations,
+        topology_spread,
+        pod_affinity: together.0,
+        pod_anti_affinity: apart.0,
+        preferred_pod_affinity: together.1,
+        preferred_pod_anti_affinity: apart.1,
+        host_ports: constraints::host_ports(document, path, spec)?,
+        volume_topology: Vec::new(),
+        aligned: aligned::aligned(spec),
         rejections,
-        ..PodSpec::default()
     })
 }
 
-/// Hard constraints that placement does not understand yet. Soft ones are left out of account, as Kubernetes allows.
-fn unsupported(
-    document: &Document,
-    path: &str,
-    spec: &objects::PodSpec,
-    storage: &Storage,
-) -> Vec<Rejection> {
-    let mut fields = Vec::new();
-    for (index, constraint) in spec.topology_spread_constraints.iter().enumerate() {
-        if constraint.when_unsatisfiable != "ScheduleAnyway" {
-            fields.push(format!("{path}.topologySpreadConstraints[{index}]"));
-        }
-    }
-    for (name, affinity) in
-        [("podAffinity", &spec.affinity.pod_affinity), ("podAntiAffinity", &spec.affinity.pod_anti_affinity)]
-    {
-        if !affinity.required.is_empty() {
-            fields.push(format!("{path}.affinity.{name}.requiredDuringSchedulingIgnoredDuringExecution"));
-        }
-    }
-    let containers = [("containers", &spec.containers), ("initContainers", &spec.init_containers)];
-    for (list, containers) in containers {
-        for (index, container) in containers.iter().enumerate() {
-            if spec.host_network || container.ports.iter().any(|port| port.host_port != 0) {
-                let ports = container.ports.iter().filter(|port| spec.host_network || port.host_port != 0);
-                if ports.count() > 0 {
-                    fields.push(format!("{path}.{list}[{index}].ports"));
-                }
-            }
-        }
-    }
-    for (index, volume) in spec.volumes.iter().enumerate() {
-        if !storage.leaves_free(document.namespace(), volume) {
-            fields.push(format!("{path}.volumes[{index}]"));
-        }
-    }
+/// What keeps a pod from being placed, whatever there is.
+fn rejections(path: &str, spec: &objects::PodSpec) -> Vec<Rejection> {
+    let mut found = Vec::new();
     if !spec.scheduling_gates.is_empty() {
-        fields.push(format!("{path}.schedulingGates"));
+        let names = spec.scheduling_gates.iter().filter_map(|gate| gate.get("name")?.as_str());
+        let names: Vec<&str> = names.collect();
+        let detail = format!("{path}.schedulingGates holds it back: {}", names.join(", "));
+        found.push(Rejection { reason: ReasonCode::SchedulingGated, detail });
     }
     if !spec.resource_claims.is_empty() {
-        fields.push(format!("{path}.resourceClaims"));
+        let detail = format!("{path}.resourceClaims: devices asked for by claims are not provided");
+        found.push(Rejection { reason: ReasonCode::ResourceClaims, detail });
     }
-    fields.into_iter().map(not_supported).collect()
+    found
 }
 
 fn not_supported(field: String) -> Rejection {
@@ -372,6 +420,8 @@ fn requests(document: &Document, path: &str, spec: &objects::PodSpec) -> Result<
 mod tests {
     use assay_shared::units::{Bytes, MilliCpu};
 
+    use assay_core::model::{HostPort, Namespaces, NodeInclusion, Protocol};
+
     use super::*;
 
     fn taken(spec: Value) -> Result<ResourceList, String> {
@@ -478,16 +528,50 @@ mod tests {
     }
 
     #[test]
-    fn hard_constraints_that_are_not_understood_are_named_and_soft_ones_are_not() {
+    fn what_holds_a_pod_back_is_named() {
         let spec = json!({
-            "topologySpreadConstraints": [{"whenUnsatisfiable": "ScheduleAnyway"}, {"whenUnsatisfiable": "DoNotSchedule"}],
+            "schedulingGates": [{"name": "example.com/quota"}],
+            "resourceClaims": [{"name": "gpu"}],
             "volumes": [{"emptyDir": {}}, {"persistentVolumeClaim": {"claimName": "data"}}],
         });
         let spec = pod_spec_from_value("-", "p", spec).unwrap();
-        let fields: Vec<_> = spec.rejections.into_iter().map(|rejection| rejection.detail).collect();
+        let reasons: Vec<_> = spec.rejections.iter().map(|rejection| rejection.reason).collect();
+        let expected =
+            [ReasonCode::SchedulingGated, ReasonCode::ResourceClaims, ReasonCode::VolumeConstraint];
+        assert_eq!(reasons, expected);
+        assert!(spec.rejections[0].detail.contains("example.com/quota"));
+    }
+
+    #[test]
+    fn constraints_between_pods_are_read_with_every_field() {
+        let selector = json!({"matchLabels": {"app": "web"}, "matchExpressions": [{"key": "tier", "operator": "Exists"}]});
+        let value = json!({"kind": "Pod", "metadata": {"name": "p", "labels": {"version": "2"}}, "spec": {
+            "topologySpreadConstraints": [{"maxSkew": 2, "minDomains": 3, "topologyKey": "zone", "whenUnsatisfiable": "DoNotSchedule",
+                "labelSelector": selector, "matchLabelKeys": ["version", "unknown"], "nodeTaintsPolicy": "Honor"}],
+            "affinity": {"podAntiAffinity": {
+                "requiredDuringSchedulingIgnoredDuringExecution": [
+                    {"topologyKey": "host", "labelSelector": selector, "namespaceSelector": {}, "mismatchLabelKeys": ["version"]}],
+                "preferredDuringSchedulingIgnoredDuringExecution": [{"weight": 7, "podAffinityTerm": {"topologyKey": "zone"}}]}},
+            "hostNetwork": true,
+            "initContainers": [{"ports": [{"containerPort": 9, "hostIP": "10.0.0.1", "protocol": "UDP"}]}],
+        }});
+        let document = Document { file: "-".to_owned(), number: 1, kind: "Pod".to_owned(), value };
+        let pod = read(&document, &Meta::read(&document).unwrap(), &Context::default()).unwrap();
+        let spread = &pod.spec.topology_spread[0];
         assert_eq!(
-            fields,
-            ["not supported: spec.topologySpreadConstraints[1]", "not supported: spec.volumes[1]"]
+            (spread.max_skew, spread.min_domains, spread.node_taints_policy),
+            (2, 3, NodeInclusion::Honor)
         );
+        let listed = |labels: &Option<Vec<Requirement>>| {
+            labels.iter().flatten().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(listed(&spread.selector.labels), ["app In [web]", "tier Exists", "version In [2]"]);
+        let term = &pod.spec.pod_anti_affinity[0];
+        assert_eq!(listed(&term.selector.labels), ["app In [web]", "tier Exists", "version NotIn [2]"]);
+        assert_eq!(term.selector.namespaces, Namespaces::All);
+        let preferred = &pod.spec.preferred_pod_anti_affinity[0];
+        assert_eq!((preferred.weight, &preferred.term.selector.labels), (7, &None));
+        let port = HostPort { ip: Some("10.0.0.1".to_owned()), port: 9, protocol: Protocol::Udp };
+        assert_eq!(pod.spec.host_ports, [port]);
     }
 }

@@ -107,6 +107,10 @@ pub(super) struct Binding {
     pub(super) host: Rc<HostRules>,
 }
 
+/// How good a cell is, best first: pods it is compared by, whether others of the group are elsewhere, whether places are full,
+/// price, company.
+type Rank = (u32, bool, bool, u64, u32);
+
 /// Most choices of domains that are looked at for one class.
 const CELLS_AT_MOST: usize = 4_096;
 
@@ -259,10 +263,10 @@ impl Solver<'_> {
         let groups =
             binding.constraints.iter().map(|one| one.group).chain(class.rules.counted.iter().copied());
         for group in groups {
-            if let Domain::Label(key) = self.topology.domain(group) {
-                if !keys.contains(&key) {
-                    keys.push(key);
-                }
+            if let Domain::Label(key) = self.topology.domain(group)
+                && !keys.contains(&key)
+            {
+                keys.push(key);
             }
         }
         keys.sort_unstable();
@@ -300,15 +304,13 @@ impl Solver<'_> {
                 let Domain::Label(key) = self.topology.domain(*group) else { continue };
                 let value = pins.iter().find(|(one, _)| *one == key).map(|(_, value)| *value);
                 let Some(value) = value else { continue };
-                if buys {
-                    if let Some(offerings) = self.topology.counted_offerings(&self.catalog, *group) {
-                        let inside = self.masks.filtered(&masks, *group, &offerings, true);
-                        if self.masks.holds(&self.catalog, &inside, &class.requests) {
-                            masks = inside;
-                        } else {
-                            masks = self.masks.filtered(&masks, *group, &offerings, false);
-                            continue;
-                        }
+                if buys && let Some(offerings) = self.topology.counted_offerings(&self.catalog, *group) {
+                    let inside = self.masks.filtered(&masks, *group, &offerings, true);
+                    if self.masks.holds(&self.catalog, &inside, &class.requests) {
+                        masks = inside;
+                    } else {
+                        masks = self.masks.filtered(&masks, *group, &offerings, false);
+                        continue;
                     }
                 }
                 counted.push((*group, Some(value)));
@@ -452,7 +454,7 @@ impl Solver<'_> {
         if let ([_], true, true) = (cells, binding.constraints.is_empty(), class.rules.counted.is_empty()) {
             return Some(0);
         }
-        let mut best: Option<((u32, bool, bool, u64, u32), usize)> = None;
+        let mut best: Option<(Rank, usize)> = None;
         for (index, cell) in cells.iter().enumerate() {
             if !lessons.cells.is_empty() {
                 let key = (waiting.class, cell.pins.clone());

@@ -99,10 +99,10 @@ impl Packer<'_, '_> {
             let mask = bin.pods.iter().fold(shape.available & shape.paid, |mask, (piece, _)| {
                 mask & self.opened.pieces.get(piece).map_or(0, |one| one.masks[index])
             });
-            if let Some(price) = shape.price(mask) {
-                if best.is_none_or(|(least, _)| price.0 < least) {
-                    best = Some((price.0, index));
-                }
+            if let Some(price) = shape.price(mask)
+                && best.is_none_or(|(least, _)| price.0 < least)
+            {
+                best = Some((price.0, index));
             }
         }
         best.map(|(price, shape)| (shape, price))

@@ -291,7 +291,7 @@ impl Packer<'_, '_> {
             (0..candidates.len()).filter(|index| open(&candidates[*index])).collect();
         let total = self.kinds.total(&self.active);
         let rooms: Vec<Wide> =
-            usable.iter().map(|index| self.kinds.room(&self.shape(&candidates[*index]))).collect();
+            usable.iter().map(|index| self.kinds.room(self.shape(&candidates[*index]))).collect();
         let columns: Vec<Column> = usable
             .iter()
             .zip(&rooms)

@@ -281,7 +281,8 @@ fn existing_room_in_the_right_domain_is_used_first() {
 #[test]
 
 fn hosts_are_shared_by_as_many_as_their_rules_allow() {
-    let cases: [(&str, Box<dyn Fn(&mut PodSpec)>, usize); 4] = [
+    type Constrain = Box<dyn Fn(&mut PodSpec)>;
+    let cases: [(&str, Constrain, usize); 4] = [
         ("spread", Box::new(|spec| spec.topology_spread = vec![spread(kubernetes::HOSTNAME, 2, "web")]), 3),
         ("apart", Box::new(|spec| spec.pod_anti_affinity = vec![term(kubernetes::HOSTNAME, "web")]), 6),
         (

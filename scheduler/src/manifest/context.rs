@@ -1,0 +1,202 @@
+//! Objects that say what others mean: read before anything else, whatever order they stand in.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use assay_core::model::{Labels, ResourceList};
+use assay_core::requirement::Requirement;
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::constraints::LabelSelector;
+use super::defaults::{DefaultSpread, Service};
+use super::document::Document;
+use super::error::ManifestError;
+use super::gang::{self, PodGroup};
+use super::objects::{Meta, Quantities};
+use super::pod;
+use super::storage::Storage;
+
+/// What the rest of the input says about namespaces, priorities, volumes and groups.
+#[derive(Debug, Default)]
+pub(super) struct Context {
+    pub(super) storage: Storage,
+    /// Labels of namespaces, by name; every namespace that is mentioned is there.
+    pub(super) namespaces: BTreeMap<String, Labels>,
+    priorities: BTreeMap<String, i32>,
+    default_priority: i32,
+    /// Overhead of RuntimeClasses, by name.
+    pub(super) runtimes: BTreeMap<String, ResourceList>,
+    pub(super) services: Vec<Service>,
+    /// By namespace and name.
+    pub(super) pod_groups: BTreeMap<String, PodGroup>,
+    /// Pods of each group in the input, by namespace and name.
+    pub(super) group_sizes: BTreeMap<String, u32>,
+    pub(super) default_spread: DefaultSpread,
+    /// Selectors of ReplicaSets and StatefulSets (and of Deployments, whose ReplicaSets take theirs), by namespace, kind and name.
+    selectors: BTreeMap<(String, String, String), Vec<Requirement>>,
+    /// Volumes that nodes can attach: by node, driver and number.
+    pub(super) volume_limits: Vec<(String, String, u64)>,
+}
+
+/// Priorities that every cluster has.
+const SYSTEM_PRIORITIES: [(&str, i32); 2] =
+    [("system-cluster-critical", 2_000_000_000), ("system-node-critical", 2_000_001_000)];
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct PriorityClass {
+    value: i32,
+    global_default: bool,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct RuntimeClass {
+    overhead: Overhead,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Overhead {
+    pod_fixed: Quantities,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct CsiNode {
+    spec: CsiNodeSpec,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct CsiNodeSpec {
+    drivers: Vec<CsiDriver>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct CsiDriver {
+    name: String,
+    allocatable: CsiAllocatable,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct CsiAllocatable {
+    count: Option<u64>,
+}
+
+impl Context {
+    /// Reads a document of one of these kinds, passes over others.
+    pub(super) fn read(&mut self, document: &Document) -> Result<(), ManifestError> {
+        self.storage.read(document)?;
+        if let Some(id) = document.pod_id().filter(|_| document.is_namespaced()) {
+            let namespace = id.namespace.to_string();
+            self.namespaces.entry(namespace).or_insert_with_key(|name| named(name));
+        }
+        match document.kind.as_str() {
+            "Namespace" => {
+                let meta = Meta::read(document)?;
+                let mut labels = named(&meta.name);
+                labels.extend(meta.labels);
+                self.namespaces.insert(meta.name, labels);
+            }
+            "PriorityClass" => {
+                let class: PriorityClass = document.typed()?;
+                let meta = Meta::read(document)?;
+                if class.global_default {
+                    self.default_priority = self.default_priority.max(class.value);
+                }
+                self.priorities.insert(meta.name, class.value);
+            }
+            "RuntimeClass" => {
+                let class: RuntimeClass = document.typed()?;
+                let overhead = pod::resource_list(document, "overhead.podFixed", &class.overhead.pod_fixed)?;
+                self.runtimes.insert(Meta::read(document)?.name, overhead);
+            }
+            "CSINode" => {
+                let node: CsiNode = document.typed()?;
+                let name = Meta::read(document)?.name;
+                for driver in node.spec.drivers {
+                    if let Some(count) = driver.allocatable.count {
+                        self.volume_limits.push((name.clone(), driver.name, count));
+                    }
+                }
+            }
+            "Service" => self.services.extend(Service::read(document)?),
+            "Deployment" | "ReplicaSet" | "StatefulSet" => {
+                let selector = document.value.pointer("/spec/selector").map(LabelSelector::deserialize);
+                if let Some(Ok(selector)) = selector {
+                    let list = selector.requirements(document, "spec.selector")?;
+                    let key =
+                        (document.namespace().to_owned(), document.kind.clone(), document.name().to_owned());
+                    self.selectors.insert(key, list);
+                }
+            }
+            "Pod" => {
+                // Counted before pods are read: a group without a size of its own is as large as it is.
+                if let Some(labels) = document.value.pointer("/metadata/labels") {
+                    let labels = Labels::deserialize(labels).unwrap_or_default();
+                    if let Some(id) = gang::group_of(document.namespace(), &labels) {
+                        *self.group_sizes.entry(id).or_default() += 1;
+                    }
+                }
+            }
+            "KubeSchedulerConfiguration" => self.default_spread = DefaultSpread::read(document)?,
+            "PodGroup" => {
+                let group = PodGroup::read(document)?;
+                self.pod_groups.insert(Meta::read(document)?.pod_id().to_string(), group);
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// The priority of a pod that says so much of it.
+    pub(super) fn priority(
+        &self,
+        document: &Document,
+        path: &str,
+        value: Option<i32>,
+        class: &str,
+    ) -> Result<i32, ManifestError> {
+        match value {
+            Some(value) => Ok(value),
+            None if class.is_empty() => Ok(self.default_priority),
+            None => {
+                let system = SYSTEM_PRIORITIES.iter().find(|(name, _)| *name == class);
+                let known = system.map(|(_, value)| *value).or_else(|| self.priorities.get(class).copied());
+                known.ok_or_else(|| {
+                    let found = format!("expected a PriorityClass of the input, found {class:?}");
+                    document.error(&format!("{path}.priorityClassName"), found)
+                })
+            }
+        }
+    }
+
+    /// What the controller of a pod, or the controller that a document is, selects.
+    pub(super) fn selector_of_owner(&self, document: &Document) -> Option<Vec<Requirement>> {
+        let own = (document.namespace().to_owned(), document.kind.clone(), document.name().to_owned());
+        if let Some(selector) = self.selectors.get(&own) {
+            return Some(selector.clone());
+        }
+        let owners = document.value.pointer("/metadata/ownerReferences")?.as_array()?;
+        let text = |owner: &Value, field: &str| {
+            owner.get(field).and_then(Value::as_str).unwrap_or_default().to_owned()
+        };
+        owners.iter().find_map(|owner| {
+            let key = (document.namespace().to_owned(), text(owner, "kind"), text(owner, "name"));
+            self.selectors.get(&key).cloned()
+        })
+    }
+
+    /// Names of namespaces whose labels `matches` accepts.
+    pub(super) fn namespaces_where(&self, matches: impl Fn(&Labels) -> bool) -> BTreeSet<String> {
+        self.namespaces.iter().filter(|(_, labels)| matches(labels)).map(|(name, _)| name.clone()).collect()
+    }
+}
+
+/// The label that every namespace has.
+fn named(name: &str) -> Labels {
+    Labels::from([("kubernetes.io/metadata.name".to_owned(), name.to_owned())])
+}
