@@ -155,7 +155,10 @@ pub(super) fn spec(
             } else if term.match_fields.is_empty() {
                 let nothing =
                     Requirement::is_in(assay_shared::labels::kubernetes::HOSTNAME, Vec::<String>::new());
-                required.push(vec![Requirement { operator: Operator::DoesNotExist, ..nothing }]);
+                required.push(vec![
+                    Requirement { operator: Operator::DoesNotExist, ..nothing.clone() },
+                    Requirement { operator: Operator::Exists, ..nothing },
+                ]);
             }
         }
     }
@@ -230,7 +233,12 @@ fn rejections(path: &str, spec: &objects::PodSpec) -> Vec<Rejection> {
         found.push(Rejection { reason: ReasonCode::SchedulingGated, detail });
     }
     if !spec.resource_claims.is_empty() {
-        let detail = format!("{path}.resourceClaims: devices asked for by claims are not provided");
+        let names = spec.resource_claims.iter().filter_map(|claim| claim.get("name")?.as_str());
+        let names: Vec<&str> = names.collect();
+        let detail = format!(
+            "{path}.resourceClaims: devices asked for by claims are not provided: {}",
+            names.join(", ")
+        );
         found.push(Rejection { reason: ReasonCode::ResourceClaims, detail });
     }
     found

@@ -15,6 +15,8 @@ pub(super) struct HostRules {
     /// With a pod of the class on it, the machine holds at most so many pods of the group, that pod included where it is
     /// counted. By group, ascending.
     pub(super) at_most: SmallVec<[(u32, u32); 2]>,
+    /// The same as a wish: asked when a pod of the class is put on a machine, and of no use to those that are there.
+    pub(super) wishes: SmallVec<[(u32, u32); 1]>,
     /// Groups of which a pod must be on the machine.
     pub(super) needs: SmallVec<[Need; 1]>,
     /// Volumes shared with other pods: the axis that counts their driver's, and the volume. They take room once a machine.
@@ -36,6 +38,7 @@ impl HostRules {
     pub(super) fn is_empty(&self) -> bool {
         self.counted.is_empty()
             && self.at_most.is_empty()
+            && self.wishes.is_empty()
             && self.needs.is_empty()
             && self.shared_volumes.is_empty()
     }
@@ -59,7 +62,7 @@ impl Occupancy {
     /// How many pods of these rules may be added, room and needs apart.
     pub(super) fn space(&self, rules: &HostRules) -> u64 {
         let mut most = u64::MAX;
-        for (group, limit) in &rules.at_most {
+        for (group, limit) in rules.at_most.iter().chain(&rules.wishes) {
             let held = self.count(*group);
             if rules.counted.binary_search(group).is_ok() {
                 most = most.min(u64::from(limit.saturating_sub(held)));

@@ -9,7 +9,7 @@ use std::rc::Rc;
 
 use super::host::HostRules;
 use super::options::Preferences;
-use super::topology::{ClassRules, Constraint, GroupId, Soft, apply};
+use super::topology::{ClassRules, Constraint, GroupId, Soft, apply_wish};
 use crate::model::PodSpec;
 use crate::requirement::Requirements;
 
@@ -118,7 +118,7 @@ impl Rung {
         }
         let mut with = HostRules::clone(host);
         for one in soft {
-            apply(&mut label, &mut with, *one, &is_counted);
+            apply_wish(&mut label, &mut with, *one, &is_counted);
         }
         (label, Rc::new(with))
     }

@@ -41,18 +41,17 @@ pub(super) fn reasons(
         let detail = format!("fewer than {} pods of gang {} can be placed", gang.min_member, gang.id);
         return own(ReasonCode::GangIncomplete, detail);
     }
-    if let Some(detail) = solver.blocked_by(class) {
-        return own(ReasonCode::TopologyConstraint, detail);
-    }
     if solver.catalog.pools.is_empty() {
         return own(ReasonCode::NoNodePool, "there is no node pool".to_owned());
     }
+    let blocked = solver.blocked_by(class);
     let (catalog, allowance) = (&solver.catalog, &outcome.allowance);
     let pools = 0..catalog.pools.len();
     pools
         .map(|pool| {
             // Of several OR terms, the one that got furthest says most.
-            let tried = terms.iter().map(|term| reason(catalog, class, allowance, pool, term));
+            let tried =
+                terms.iter().map(|term| reason(catalog, class, allowance, pool, term, blocked.as_deref()));
             let (reason, detail) = tried
                 .reduce(|best, next| if next.0 > best.0 { next } else { best })
                 .unwrap_or_else(|| (ReasonCode::InvalidPod, "no node selector term".to_owned()));
@@ -68,6 +67,7 @@ fn reason(
     allowance: &Allowance,
     index: usize,
     term: &Requirements,
+    blocked: Option<&str>,
 ) -> (ReasonCode, String) {
     let pool = &catalog.pools[index];
     let requirements = match &pool.requirements {
@@ -115,6 +115,9 @@ fn reason(
             ),
         );
     };
+    if let Some(blocked) = blocked {
+        return (ReasonCode::TopologyConstraint, blocked.to_owned());
+    }
     let capacity = &smallest.instance_type.capacity;
     let over = allowance.describe(index).into_iter().find(|(name, left)| match name.as_str() {
         "nodes" => *left == 0,

@@ -307,6 +307,19 @@ impl Topology {
     }
 }
 
+/// Adds a preference to what is asked of a place.
+pub(in crate::solve) fn apply_wish(
+    label: &mut Vec<Constraint>,
+    host: &mut HostRules,
+    one: Soft,
+    is_counted: impl Fn(GroupId) -> bool,
+) {
+    match one {
+        Soft::AtMost(group, limit) => host.wishes.push((group, limit)),
+        other => apply(label, host, other, is_counted),
+    }
+}
+
 /// Adds a constraint to those that bind; `starts` is left to the caller, who knows what runs.
 pub(in crate::solve) fn apply(
     label: &mut Vec<Constraint>,
