@@ -23,6 +23,10 @@ pub(super) struct Catalog<'s> {
     /// By weight, heaviest first, then by name.
     pub(super) pools: Vec<Pool<'s>>,
     pub(super) shapes: Vec<Shape<'s>>,
+    /// For each pool, its shapes that can be paid for with their lowest price, cheapest first, then by name.
+    pub(super) by_price: Vec<Vec<(UsdPerHour, usize)>>,
+    /// Shapes of one instance type in one pool, at most.
+    pub(super) siblings: usize,
 }
 
 #[derive(Debug)]
@@ -68,7 +72,16 @@ impl Shape<'_> {
 
     /// Price of the cheapest offering of `mask`.
     pub(super) fn price(&self, mask: u64) -> Option<UsdPerHour> {
-        self.cheapest(mask).map(|offering| offering.price)
+        // Bit by bit: this is asked more often than anything else.
+        let mut left = mask;
+        let mut least: Option<UsdPerHour> = None;
+        while left != 0 {
+            let bit = left.trailing_zeros() as usize;
+            left &= left - 1;
+            let price = self.offerings.get(bit)?.price;
+            least = Some(least.map_or(price, |least| least.min(price)));
+        }
+        least
     }
 
     /// Offerings for which `allowed` holds.
@@ -112,7 +125,7 @@ impl<'s> Catalog<'s> {
             };
             pools.push(Pool { pool, tier, requirements: pool_requirements(pool) });
         }
-        let mut shapes = Vec::new();
+        let mut shapes: Vec<Shape<'s>> = Vec::new();
         for (index, pool) in pools.iter().enumerate() {
             let Ok(requirements) = &pool.requirements else { continue };
             let daemon_sets = daemon_sets_of(snapshot, pool.pool);
@@ -120,7 +133,29 @@ impl<'s> Catalog<'s> {
                 add_shapes(&mut shapes, &axes, (index, pool.tier), requirements, &daemon_sets, instance_type);
             }
         }
-        Self { axes, pools, shapes }
+        let mut by_price = vec![Vec::new(); pools.len()];
+        let mut siblings = 1;
+        let mut run: (usize, Option<&InstanceType>, usize) = (0, None, 0);
+        for (index, shape) in shapes.iter().enumerate() {
+            if let Some(price) = shape.price(shape.available & shape.paid) {
+                by_price[shape.pool].push((price, index));
+            }
+            // Shapes of one type stand together.
+            run = match run {
+                (pool, Some(one), count) if pool == shape.pool && std::ptr::eq(one, shape.instance_type) => {
+                    (pool, Some(one), count + 1)
+                }
+                _ => (shape.pool, Some(shape.instance_type), 1),
+            };
+            siblings = siblings.max(run.2);
+        }
+        for list in &mut by_price {
+            list.sort_by(|a, b| {
+                let name = |index: usize| &shapes[index].instance_type.name;
+                a.0.cmp(&b.0).then_with(|| name(a.1).cmp(name(b.1))).then(a.1.cmp(&b.1))
+            });
+        }
+        Self { axes, pools, shapes, by_price, siblings }
     }
 }
 

@@ -1,17 +1,20 @@
 //! Turns bins into claims: each becomes the cheapest machine that holds its pods, with the alternatives beside it.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use assay_shared::labels::{karpenter, kubernetes};
 use assay_shared::units::UsdPerHour;
+use rustc_hash::FxHashSet;
 use smallvec::SmallVec;
 
 use super::Solver;
 use super::axes::{Amounts, fits};
+use super::catalog::Catalog;
 use super::classes::Class;
 use super::limits::Allowance;
 use super::options::SolveOptions;
-use super::pack::Bin;
+use super::pack::{Bin, add_values, enough_variety, wanted_variety};
 use super::run::Outcome;
 use super::settle::Piece;
 use crate::model::{InstanceTypeOption, PlannedClaim, PodId};
@@ -24,13 +27,14 @@ struct Choice {
     mask: u64,
 }
 
-/// Shapes of the bin's pool that hold its pods, cheapest first.
+/// Shapes of the bin's pool that hold its pods, cheapest first; at least the first `most`.
 fn choices(
     solver: &Solver<'_>,
     classes: &[Class<'_>],
     pieces: &[Piece],
     allowance: &Allowance,
     bin: &Bin,
+    most: usize,
 ) -> Vec<Choice> {
     let catalog = &solver.catalog;
     let planned = &catalog.shapes[bin.shape];
@@ -49,9 +53,16 @@ fn choices(
         need[usize::from(axis)] += 1;
     }
     let mut found: Vec<Choice> = Vec::new();
-    for (index, shape) in catalog.shapes.iter().enumerate() {
-        let candidate = shape.pool == planned.pool
-            && fits(&need, &shape.room)
+    // The price that a further choice must stay below to be among the first `most`.
+    let mut worst = UsdPerHour(u64::MAX);
+    let reserved = [(UsdPerHour::ZERO, bin.shape)];
+    let order = if bin.reservation.is_some() { &reserved[..] } else { &catalog.by_price[planned.pool] };
+    for (least, index) in order {
+        if *least > worst {
+            break;
+        }
+        let (index, shape) = (*index, &catalog.shapes[*index]);
+        let candidate = fits(&need, &shape.room)
             && allowance.may_replace(
                 shape.pool,
                 &planned.instance_type.capacity,
@@ -75,6 +86,10 @@ fn choices(
         let mask = mask & shape.mask_of_all(&bin.requirements);
         if let Some(price) = shape.price(mask) {
             found.push(Choice { price, shape: index, mask });
+            if found.len() >= most && price < worst {
+                found.sort_by_key(|choice| choice.price);
+                worst = found[most - 1].price;
+            }
         }
     }
     found.sort_by(|a, b| {
@@ -102,7 +117,7 @@ pub(super) fn price(
             {
                 price
             }
-            _ => choices(solver, classes, pieces, allowance, bin)
+            _ => choices(solver, classes, pieces, allowance, bin, 1)
                 .first()
                 .map_or(UsdPerHour::ZERO, |choice| choice.price),
         };
@@ -137,8 +152,13 @@ pub(super) fn claims(
         let claim = match same {
             Some((_, claim)) => Some(claim.clone()),
             None => {
-                let choices = choices(solver, classes, pieces, allowance, bin);
-                claim(solver, classes, pieces, &choices, bin, options.instance_type_options)
+                let pool = solver.catalog.pools[solver.catalog.shapes[bin.shape].pool].pool;
+                let wanted = wanted_variety(pool);
+                // What is listed must be varied enough: then everything has to be known.
+                let most = options.instance_type_options.max(1).saturating_mul(solver.catalog.siblings);
+                let most = if wanted.is_empty() { most } else { usize::MAX };
+                let choices = choices(solver, classes, pieces, allowance, bin, most);
+                claim(solver, classes, pieces, &choices, bin, &wanted, options)
             }
         };
         let Some(mut claim) = claim else { continue };
@@ -156,15 +176,14 @@ fn claim(
     pieces: &[Piece],
     choices: &[Choice],
     bin: &Bin,
-    options: usize,
+    wanted: &[(&str, usize)],
+    options: &SolveOptions,
 ) -> Option<PlannedClaim> {
     let catalog = &solver.catalog;
     let first = choices.first()?;
     let shape = &catalog.shapes[first.shape];
     let offering = shape.cheapest(first.mask)?;
     let pool = &catalog.pools[shape.pool];
-    let mut listed: Vec<InstanceTypeOption> = Vec::new();
-    let (mut zones, mut capacity_types) = (Vec::new(), Vec::new());
     // DaemonSets that select a zone can make a type too small there: a claim must not leave that to luck.
     let unsure = |choice: &Choice| {
         let own = &catalog.shapes[choice.shape];
@@ -175,24 +194,39 @@ fn claim(
                 && choices.iter().all(|choice| choice.shape != index)
         })
     };
-    let only = unsure(first);
+    let alone = catalog.siblings > 1 && unsure(first);
     let narrowed = Choice { mask: shape.mask_where(|one| std::ptr::eq(one, offering)), ..*first };
-    let choices = if only { std::slice::from_ref(&narrowed) } else { choices };
-    for choice in choices.iter().filter(|choice| only || !unsure(choice)) {
+    let sure: Vec<&Choice> = if alone {
+        vec![&narrowed]
+    } else if catalog.siblings > 1 {
+        choices.iter().filter(|choice| !unsure(choice)).collect()
+    } else {
+        choices.iter().collect()
+    };
+    let listed_choices = listed(catalog, &sure, wanted, options.instance_type_options.max(1));
+    let mut listed: Vec<InstanceTypeOption> = Vec::new();
+    let (mut zones, mut capacity_types): (Vec<&str>, Vec<&str>) = (Vec::new(), Vec::new());
+    for choice in &listed_choices {
         let shape = &catalog.shapes[choice.shape];
         let name = &shape.instance_type.name;
         if listed.iter().all(|option| option.name != *name) {
-            if listed.len() == options.max(1) {
-                break;
-            }
             listed.push(InstanceTypeOption { name: Arc::clone(name), price: choice.price });
         }
         let bits = shape.offerings.iter().enumerate().filter(|(bit, _)| choice.mask & (1 << bit) != 0);
         for (_, offering) in bits {
-            zones.push(offering.zone.to_string());
-            capacity_types.push(offering.capacity_type.as_str().to_owned());
+            if !zones.contains(&&*offering.zone) {
+                zones.push(&offering.zone);
+            }
+            if !capacity_types.contains(&offering.capacity_type.as_str()) {
+                capacity_types.push(offering.capacity_type.as_str());
+            }
         }
     }
+    let relaxed = wanted.iter().filter(|(key, least)| {
+        let choices = listed_choices.iter().map(|choice| (choice.shape, choice.mask));
+        enough_variety(catalog, &[(*key, *least)], choices).is_err()
+    });
+    let relaxed: Vec<String> = relaxed.map(|(key, _)| (*key).to_owned()).collect();
     let mut requirements = pool.requirements.as_ref().ok()?.intersect(&bin.requirements);
     // Set once the node runs, not asked of the cloud.
     requirements.remove(karpenter::REGISTERED);
@@ -219,7 +253,41 @@ fn claim(
         requests,
         pods: Vec::new(),
         reservation: bin.reservation.clone(),
-        min_values_relaxed: Vec::new(),
+        min_values_relaxed: relaxed,
         explanation: None,
     })
+}
+
+/// The choices that a claim lists: the cheapest `most` types, with as many values of each wanted label as there should be.
+fn listed<'c>(
+    catalog: &Catalog<'_>,
+    choices: &[&'c Choice],
+    wanted: &[(&str, usize)],
+    most: usize,
+) -> Vec<&'c Choice> {
+    let mut kept = vec![false; choices.len()];
+    for (key, least) in wanted {
+        let mut values = BTreeSet::new();
+        for (index, choice) in choices.iter().enumerate() {
+            if values.len() >= *least {
+                break;
+            }
+            let before = values.len();
+            add_values(&catalog.shapes[choice.shape], choice.mask, key, &mut values);
+            kept[index] |= values.len() > before;
+        }
+    }
+    let name = |choice: &Choice| &catalog.shapes[choice.shape].instance_type.name;
+    let mut names: FxHashSet<&Arc<str>> =
+        choices.iter().zip(&kept).filter(|(_, kept)| **kept).map(|(choice, _)| name(choice)).collect();
+    for (choice, kept) in choices.iter().zip(&mut kept) {
+        // Another shape of a type that is listed takes no place of its own.
+        if names.contains(name(choice)) {
+            *kept = true;
+        } else if names.len() < most {
+            names.insert(name(choice));
+            *kept = true;
+        }
+    }
+    choices.iter().zip(kept).filter(|(_, kept)| *kept).map(|(choice, _)| *choice).collect()
 }

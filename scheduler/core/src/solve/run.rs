@@ -130,7 +130,10 @@ impl Solver<'_> {
                 }
                 let choices = match filling {
                     Some(chosen) => vec![chosen],
-                    None => Filling::ALL.into_iter().take(options.attempts.max(1)).collect(),
+                    None => {
+                        let pieces = outcome.settled.pieces.len() - from;
+                        Filling::ALL.into_iter().take(attempts(options, pieces)).collect()
+                    }
                 };
                 let mut best: Option<Packing> = None;
                 for filling in choices {
@@ -302,6 +305,16 @@ impl Solver<'_> {
             outcome.take_back(class);
         }
     }
+}
+
+/// Packings to try for so many pieces: work grows with pieces, not with pods.
+fn attempts(options: &SolveOptions, pieces: usize) -> usize {
+    let affordable = match pieces {
+        0..500 => 4,
+        500..1_500 => 2,
+        _ => 1,
+    };
+    options.attempts.clamp(1, affordable)
 }
 
 /// One way to pack.

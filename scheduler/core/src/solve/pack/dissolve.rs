@@ -2,7 +2,7 @@
 //! would have, where that costs less.
 
 use super::Packer;
-use super::join::{put, room_beside};
+use super::join::put;
 use super::machine::Bin;
 use crate::solve::axes::{Amounts, fits, real};
 
@@ -33,12 +33,18 @@ impl Packer<'_, '_> {
         }
         let mut states: Vec<State> = self.opened.bins.iter().map(|bin| self.state(bin)).collect();
         let score = |index: usize| self.worth_of(&states[index].need) / real(states[index].price.max(1));
-        let mut order: Vec<(f64, usize)> =
-            (from..self.opened.bins.len()).map(|index| (score(index), index)).collect();
-        order.sort_by(|a, b| a.0.total_cmp(&b.0).then(b.1.cmp(&a.1)));
+        // Pods that have to be apart from others keep machines needed: those without any go first.
+        let apart = |index: usize| {
+            self.opened.bins[index].pods.iter().any(|(piece, _)| {
+                self.opened.pieces.get(piece).is_some_and(|one| self.kinds.is_forced(&one.host))
+            })
+        };
+        let mut order: Vec<(bool, f64, usize)> =
+            (from..self.opened.bins.len()).map(|index| (apart(index), score(index), index)).collect();
+        order.sort_by(|a, b| a.0.cmp(&b.0).then(a.1.total_cmp(&b.1)).then(b.2.cmp(&a.2)));
         let mut gone = vec![false; self.opened.bins.len()];
         let mut failures = 0;
-        for (_, victim) in order.into_iter().take(TRIED_AT_MOST) {
+        for (.., victim) in order.into_iter().take(TRIED_AT_MOST) {
             if failures >= FAILURES_AT_MOST {
                 break;
             }
@@ -90,10 +96,14 @@ impl Packer<'_, '_> {
 
     /// The cheapest shape for the pods of a machine.
     fn smallest(&self, bin: &Bin, need: &[u64]) -> Option<(usize, u64)> {
-        let planned = &self.catalog.shapes[bin.shape];
+        let pool = self.catalog.shapes[bin.shape].pool;
         let mut best: Option<(u64, usize)> = None;
-        for (index, shape) in self.catalog.shapes.iter().enumerate() {
-            if shape.pool != planned.pool || !fits(need, &shape.room) {
+        for (least, index) in &self.catalog.by_price[pool] {
+            if best.is_some_and(|(price, _)| price <= least.0) {
+                break;
+            }
+            let (index, shape) = (*index, &self.catalog.shapes[*index]);
+            if !fits(need, &shape.room) {
                 continue;
             }
             let mask = bin.pods.iter().fold(shape.available & shape.paid, |mask, (piece, _)| {
@@ -114,7 +124,9 @@ impl Packer<'_, '_> {
         if !states[victim].movable || bin.pods.iter().map(|(_, count)| count).sum::<u64>() > PODS_AT_MOST {
             return false;
         }
-        let budget = states[victim].price;
+        // Where rules force a number of machines, the others can take the rest, and a machine more is not worth a few cents.
+        let spare = if self.kinds.has_groups() { states[victim].price / 4 } else { 0 };
+        let budget = states[victim].price + spare;
         let mut spent = 0;
         let mut changed: Vec<(usize, Bin, State)> = Vec::new();
         let mut pods: Vec<(usize, u64)> = bin.pods.clone();
@@ -186,7 +198,7 @@ impl Packer<'_, '_> {
                 && state.movable
                 && shape.tier == one.tier
                 && one.masks[bin.shape] & bin.mask != 0
-                && (one.host.is_empty() || room_beside(one, &roomy(bin)) > 0);
+                && (one.host.is_empty() || bin.occupancy.space(&one.host) > 0);
             if !possible {
                 continue;
             }
@@ -222,11 +234,4 @@ impl Packer<'_, '_> {
         }
         best
     }
-}
-
-/// The machine as if it had all the room one could want: only the rules between its pods are asked.
-fn roomy(bin: &Bin) -> Bin {
-    let mut bin = bin.clone();
-    bin.room.iter_mut().for_each(|room| *room = u64::MAX >> 8);
-    bin
 }

@@ -8,6 +8,7 @@ use smallvec::SmallVec;
 use super::Demand;
 use crate::solve::axes::{Amounts, real};
 use crate::solve::catalog::{Catalog, Shape};
+use crate::solve::host::HostRules;
 
 /// An amount per resource axis, then per group axis.
 pub(super) type Wide = SmallVec<[u64; 16]>;
@@ -162,5 +163,34 @@ impl Kinds {
     /// The kind of a demand.
     pub(super) fn kind_of(&self, demand: usize) -> usize {
         self.of_demand[demand]
+    }
+}
+
+impl Kinds {
+    /// Whether pods of these rules are counted in a group that forces machines.
+    pub(super) fn is_forced(&self, rules: &HostRules) -> bool {
+        self.groups.iter().any(|(group, _)| rules.counted.binary_search(group).is_ok())
+    }
+
+    /// Whether limits of groups force a number of machines.
+    pub(super) fn has_groups(&self) -> bool {
+        !self.groups.is_empty()
+    }
+
+    /// Machines that the limits of groups force, for amounts `total`.
+    pub(super) fn forced_machines(&self, total: &[u64]) -> u64 {
+        let groups = self.groups.iter().zip(&total[self.resources..]);
+        groups.map(|((_, most), pods)| pods.div_ceil(u64::from(*most))).max().unwrap_or(0)
+    }
+
+    /// The most that any active kind asks for, axis by axis.
+    pub(super) fn largest(&self, active: &[usize]) -> Wide {
+        let mut largest = Wide::from_elem(0, self.resources);
+        for kind in active.iter().map(|kind| &self.list[*kind]) {
+            for (most, one) in largest.iter_mut().zip(&kind.amounts) {
+                *most = (*most).max(*one);
+            }
+        }
+        largest
     }
 }

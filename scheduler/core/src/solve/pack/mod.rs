@@ -27,7 +27,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use self::fill::Filled;
 use self::kinds::{Kinds, Wide};
 pub(super) use self::machine::{Bin, Opened};
-pub(super) use self::variety::wanted_variety;
+pub(super) use self::variety::{add_values, enough_variety, wanted_variety};
 use super::MinValues;
 use super::axes::{Amounts, fits, real};
 use super::bound::{Column, dual_prices};
@@ -67,7 +67,8 @@ pub(super) enum Filling {
 }
 
 impl Filling {
-    pub(super) const ALL: [Self; 4] = [Self::DualDirection, Self::Direction, Self::Dearest, Self::Largest];
+    /// All of them; where only some are tried, the first.
+    pub(super) const ALL: [Self; 4] = [Self::Largest, Self::DualDirection, Self::Direction, Self::Dearest];
 }
 
 /// A shape at a price: the offerings that cost no more. Reserved offerings stand alone.
@@ -101,6 +102,8 @@ struct Packer<'a, 's> {
     worth: Vec<f64>,
     /// Kinds of which something was left when prices were last set, the dearest first.
     active: Vec<usize>,
+    /// The most that machines should have where rules force how many there are, by axis; else empty.
+    moderate: Vec<u64>,
     allowance: &'a mut Allowance,
     opened: &'a mut Opened,
 }
@@ -124,6 +127,7 @@ pub(super) fn pack(
         prices: Vec::new(),
         worth: Vec::new(),
         active: Vec::new(),
+        moderate: Vec::new(),
         allowance,
         opened,
     };
@@ -290,6 +294,7 @@ impl Packer<'_, '_> {
         let mut usable: Vec<usize> =
             (0..candidates.len()).filter(|index| open(&candidates[*index])).collect();
         let total = self.kinds.total(&self.active);
+        self.leave_out_large(candidates, &mut usable, &total);
         let rooms: Vec<Wide> =
             usable.iter().map(|index| self.kinds.room(self.shape(&candidates[*index]))).collect();
         let columns: Vec<Column> = usable
@@ -321,6 +326,33 @@ impl Packer<'_, '_> {
         bounds.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
         usable = bounds.into_iter().map(|(_, index)| index).collect();
         usable
+    }
+
+    /// Where rules force a number of machines, leaves out those far larger than the average of them will be: filled first, they
+    /// would leave the others nothing but the pods that force them.
+    fn leave_out_large(&mut self, candidates: &[Candidate], usable: &mut Vec<usize>, total: &[u64]) {
+        let forced = self.kinds.forced_machines(total);
+        if forced >= 2 {
+            let average = total.iter().map(|total| (total / forced).saturating_add(total / forced / 2));
+            self.moderate = average.collect();
+        }
+        // What is left once these machines are bought comes in machines of the same size, which the others can take in.
+        if self.moderate.is_empty() {
+            return;
+        }
+        let largest = self.kinds.largest(&self.active);
+        // Nor far smaller: a machine becomes the smallest that holds its pods in the end.
+        let least: Vec<u64> = self.moderate.iter().map(|most| most / 8 * 5).collect();
+        let limits: Vec<u64> = largest.iter().zip(&self.moderate).map(|(one, most)| *one.max(most)).collect();
+        let moderate = |index: &usize| {
+            let room = &self.shape(&candidates[*index]).room;
+            // By CPU and memory, whichever is nearer: a shape rich in one of them may be what the other needs.
+            room.iter().zip(&limits).take(2).any(|(room, limit)| room <= limit)
+                && room.iter().zip(&least).take(2).any(|(room, least)| room >= least)
+        };
+        if usable.iter().any(moderate) {
+            usable.retain(moderate);
+        }
     }
 
     fn shape(&self, candidate: &Candidate) -> &Shape<'_> {
