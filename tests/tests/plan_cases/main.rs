@@ -26,6 +26,7 @@
 
 mod expected;
 mod judge;
+mod large;
 mod outcome;
 
 use std::path::{Path, PathBuf};
