@@ -5,16 +5,16 @@
 //! linear relaxation otherwise. Sums are of non-negative numbers, a few thousand at most, so that their error is far below the
 //! margin of one part in 10^8 that is taken off; at last the bound is rounded up to what prices can add up to.
 
-use super::fill::{Ask, Filler};
+use super::fill::{Ask, Depth, Filler};
 use super::generate::Scope;
-use super::model::{Model, real};
+use super::model::{Model, Pattern, real, small};
 
 /// Off relative and absolute error, each many times over what arithmetic can lose.
 const MARGIN: f64 = 1e-8;
 
 /// No packing of what is in scope costs less than this, in billionths of a dollar per hour.
 ///
-/// `worth` is by item, `limit_price` by kind: what one more of a limited kind would save.
+/// Also returns fillings that are worth more than they cost. `worth` is by item, `limit_price` by kind: what one more of a limited kind would save.
 pub(super) fn certified(
     model: &Model,
     scope: &Scope,
@@ -22,25 +22,32 @@ pub(super) fn certified(
     worth: &[f64],
     limit_price: &[f64],
     nodes: u64,
-) -> u64 {
+) -> (u64, Vec<Pattern>) {
+    let mut better = Vec::new();
     let mut ratio: f64 = 1.0;
     for (kind, limit) in limit_price.iter().copied().enumerate() {
         let price = model.kinds[kind].price;
         if scope.most[kind] == Some(0) {
             continue;
         }
-        let above = price * ratio + limit;
-        let ask = Ask { kind, items: &scope.items, worth, left: &scope.left, above, nodes };
+        let above = price + limit;
+        let ask =
+            Ask { kind, items: &scope.items, worth, left: &scope.left, above, nodes, depth: Depth::Whole };
         let (fillings, axis_prices) = filler.best(&ask);
         let axis_prices = axis_prices.to_vec();
         let most = if filler.was_exact() {
             fillings.last().map_or(above, |(worth, _)| *worth)
         } else {
-            filler.bound_at(&ask, &axis_prices)
+            // Items that the search leaves out from the start cannot be part of anything above what was asked.
+            let tail = filler.tail_bound().map_or(f64::INFINITY, |tail| tail.max(above));
+            filler.bound_at(&ask, &axis_prices).min(tail)
         };
+        // Only what makes a difference: numbers of the program are good to some nine digits.
+        let worthwhile = fillings.iter().filter(|(worth, _)| *worth > above * (1.0 + 1e-6));
+        better.extend(worthwhile.map(|(_, items)| Pattern { kind: small(kind), items: items.clone() }));
         let most = most * (1.0 + MARGIN) + MARGIN;
         if price <= 0.0 {
-            return 0;
+            return (0, better);
         }
         ratio = ratio.max((most - limit) / price);
     }
@@ -48,7 +55,7 @@ pub(super) fn certified(
     let limits =
         scope.most.iter().zip(limit_price).map(|(most, limit)| most.map_or(0.0, |most| limit * real(most)));
     let total = items.sum::<f64>() * (1.0 - MARGIN) - limits.sum::<f64>() * (1.0 + MARGIN);
-    rounded_up(model, total / ratio * (1.0 - MARGIN))
+    (rounded_up(model, total / ratio * (1.0 - MARGIN)), better)
 }
 
 /// The least a packing can cost that costs at least this many dollars.

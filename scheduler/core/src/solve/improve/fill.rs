@@ -26,6 +26,7 @@ pub(super) struct Filler<'m> {
     exhausted: bool,
     found: Vec<Filling>,
     simplex: Relaxation,
+    tail: Tail,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -53,6 +54,16 @@ pub(super) struct Ask<'a> {
     pub(super) left: &'a [u64],
     pub(super) above: f64,
     pub(super) nodes: u64,
+    pub(super) depth: Depth,
+}
+
+/// How much of a large bin is searched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Depth {
+    /// What the relaxation is sure of is taken as given.
+    Rest,
+    /// Everything: the only way to know that there is nothing better.
+    Whole,
 }
 
 /// Items that the search itself decides about, where the rest is taken from the relaxation.
@@ -76,6 +87,7 @@ impl<'m> Filler<'m> {
             exhausted: false,
             found: Vec::new(),
             simplex: Relaxation::default(),
+            tail: Tail::default(),
         }
     }
 
@@ -109,6 +121,7 @@ impl<'m> Filler<'m> {
         self.items.clear();
         self.found.clear();
         self.exhausted = false;
+        self.tail.states = 0;
         for item in ask.items {
             let index = *item as usize;
             let (left, worth) = (ask.left[index], ask.worth[index]);
@@ -149,7 +162,7 @@ impl<'m> Filler<'m> {
         self.base.clear();
         let mut base_worth = 0.0;
         let units: f64 = self.simplex.value.iter().sum();
-        if units > 1.6 * SEARCHED_UNITS {
+        if ask.depth == Depth::Rest && units > 1.6 * SEARCHED_UNITS {
             let keep = 1.0 - SEARCHED_UNITS / units;
             for (position, candidate) in self.items.iter_mut().enumerate() {
                 #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // within 0..=most
@@ -203,6 +216,10 @@ impl<'m> Filler<'m> {
         self.nodes = ask.nodes;
         self.exhausted = !self.base.is_empty();
         self.chosen.clear();
+        self.tail.states = 0;
+        if ask.depth == Depth::Whole {
+            self.work += self.tail.build(model, &self.room, &self.items, prices, &kind.share, &kind.room);
+        }
         self.open.clear();
         let mut rest = 0.0;
         for (at, candidate) in self.items.iter_mut().enumerate() {
@@ -228,6 +245,11 @@ impl<'m> Filler<'m> {
         (found, &self.simplex.prices)
     }
 
+    /// What the last search of a whole bin could have found at most, however long; `None` where that was not worked out.
+    pub(super) fn tail_bound(&self) -> Option<f64> {
+        (self.tail.states > 0).then(|| self.tail.bound(0, &self.room))
+    }
+
     /// Whether the last search left nothing out.
     pub(super) fn was_exact(&self) -> bool {
         !self.exhausted
@@ -247,6 +269,9 @@ impl<'m> Filler<'m> {
             let at = self.open[position] as usize;
             let more = (sized + self.suffix[at]).min(self.efficiency[at] * sized).min(rest);
             if worth + more <= self.best + 1e-9 {
+                return;
+            }
+            if self.tail.states > 0 && worth + self.tail.bound(at, &self.room) <= self.best + 1e-9 {
                 return;
             }
             let candidate = self.items[at];
@@ -307,6 +332,99 @@ pub(super) fn use_up(model: &Model, item: usize, count: u64, room: &mut [u64], g
 fn give_back(model: &Model, item: usize, count: u64, room: &mut [u64], group_left: &mut [u64]) {
     room.iter_mut().zip(model.request(item)).for_each(|(room, need)| *room += need * count);
     model.groups_of[item].iter().for_each(|group| group_left[*group] += count);
+}
+
+/// What the rest of the items could add at most: exact along the axis that matters most, the other axes at their prices.
+#[derive(Debug, Default)]
+struct Tail {
+    axis: usize,
+    /// Amounts along the axis are counted in this unit, rounded down: items get smaller, never larger.
+    unit: u64,
+    /// Zero where there is no table.
+    states: usize,
+    /// By first item, then units of room.
+    value: Vec<f64>,
+    /// Price of one unit of each axis, zero for the exact one.
+    prices: Vec<f64>,
+}
+
+impl Tail {
+    const STATES_AT_MOST: u64 = 2_000;
+
+    /// Builds the table; the work done.
+    fn build(
+        &mut self,
+        model: &Model,
+        room: &[u64],
+        items: &[Candidate],
+        prices: &[f64],
+        share: &[f64],
+        whole: &[u64],
+    ) -> u64 {
+        self.states = 0;
+        let weight = |axis: usize| prices[axis] * share[axis];
+        let Some(axis) = (0..model.axes).max_by(|a, b| weight(*a).total_cmp(&weight(*b)).then(b.cmp(a)))
+        else {
+            return 0;
+        };
+        let need = |candidate: &Candidate| model.request(candidate.item as usize)[axis];
+        let common = items.iter().fold(0, |unit, candidate| super::model::gcd(unit, need(candidate)));
+        self.axis = axis;
+        self.unit = common.max(room[axis].div_ceil(Self::STATES_AT_MOST)).max(1);
+        let Ok(states) = usize::try_from(room[axis] / self.unit + 1) else { return 0 };
+        self.prices.clear();
+        self.prices.extend((0..model.axes).map(|other| {
+            if other == axis || whole[other] == 0 {
+                0.0
+            } else {
+                weight(other) / super::model::real(whole[other])
+            }
+        }));
+        self.value.clear();
+        self.value.resize((items.len() + 1) * states, 0.0);
+        let mut work = 0;
+        for (at, candidate) in items.iter().enumerate().rev() {
+            let (before, after) = self.value.split_at_mut((at + 1) * states);
+            let row = &mut before[at * states..];
+            row.copy_from_slice(&after[..states]);
+            let request = model.request(candidate.item as usize);
+            let others: f64 =
+                request.iter().zip(&self.prices).map(|(need, price)| super::model::real(*need) * price).sum();
+            let gain = candidate.worth - others;
+            if gain <= 0.0 {
+                continue;
+            }
+            let Ok(size) = usize::try_from(request[axis] / self.unit) else { continue };
+            if size == 0 {
+                row.iter_mut().for_each(|value| *value += gain * super::model::real(candidate.most));
+                continue;
+            }
+            // So many at once: 1, 2, 4, ... and what remains, so that every count is a sum of them.
+            let mut left = candidate.most.min((states / size) as u64);
+            let mut piece = 1;
+            while left > 0 {
+                let take = piece.min(left);
+                left -= take;
+                piece *= 2;
+                let step = size * usize::try_from(take).unwrap_or(usize::MAX);
+                let more = gain * super::model::real(take);
+                for state in (step..states).rev() {
+                    row[state] = row[state].max(row[state - step] + more);
+                }
+                work += states as u64;
+            }
+        }
+        self.states = states;
+        work
+    }
+
+    /// At most this much can be added by the items from `at` on.
+    fn bound(&self, at: usize, room: &[u64]) -> f64 {
+        let state = usize::try_from(room[self.axis] / self.unit).unwrap_or(usize::MAX).min(self.states - 1);
+        let others: f64 =
+            room.iter().zip(&self.prices).map(|(room, price)| super::model::real(*room) * price).sum();
+        self.value[at * self.states + state] + others
+    }
 }
 
 /// The linear relaxation of filling one bin: a simplex with bounds, one row per axis.

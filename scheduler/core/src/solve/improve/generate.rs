@@ -1,8 +1,11 @@
 //! Column generation: the linear program over all patterns, of which only the useful ones are ever written down.
 
-use rustc_hash::FxHashSet;
+use std::hash::{Hash, Hasher};
+use std::rc::Rc;
 
-use super::fill::{Ask, Filler};
+use rustc_hash::{FxHashSet, FxHasher};
+
+use super::fill::{Ask, Depth, Filler};
 use super::master::{Column, Master, Outcome, Variable};
 use super::model::{Model, Pattern, real, small};
 
@@ -29,16 +32,27 @@ impl Scope {
 pub(super) struct Program {
     pub(super) master: Master,
     /// `None`: leaving an item out, at a price nobody would pay.
-    pub(super) patterns: Vec<Option<Pattern>>,
+    pub(super) patterns: Vec<Option<Rc<Pattern>>>,
     rows: Vec<u32>,
     row_of: Vec<u32>,
     /// Row of a limited kind, after those of the items.
     kind_row: Vec<Option<u32>>,
-    known: FxHashSet<Pattern>,
+    /// Hashes of the patterns: one lost to a collision is no loss.
+    known: FxHashSet<u64>,
     /// Last axis prices by kind: most kinds are ruled out by them without a search.
     axis_prices: Vec<Vec<f64>>,
     /// What the best filling of a kind was worth for its price, when last looked at.
     ratio: Vec<f64>,
+    /// The worth of items with the best bound so far. What is worked with lies between this and the program's own prices, which
+    /// swing widely at first.
+    centre: Vec<f64>,
+    centre_bound: f64,
+}
+
+pub(super) fn hash(pattern: &Pattern) -> u64 {
+    let mut hasher = FxHasher::default();
+    pattern.hash(&mut hasher);
+    hasher.finish()
 }
 
 /// What a generation may cost.
@@ -49,6 +63,17 @@ pub(super) struct Effort {
     pub(super) nodes: u64,
     pub(super) nodes_at_most: u64,
     pub(super) work: u64,
+    /// Kinds searched in one round, and patterns taken in.
+    pub(super) kinds: usize,
+    pub(super) columns: usize,
+    pub(super) steadied: Steadied,
+}
+
+/// Whether worth is kept near the centre.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Steadied {
+    Yes,
+    No,
 }
 
 /// How a generation ended.
@@ -97,7 +122,7 @@ impl Program {
                 None => (LEFT_OUT, None, 1.0),
             };
             columns.push(Column { cost, cover: vec![(small(row), amount)] });
-            patterns.push(pattern);
+            patterns.push(pattern.map(Rc::new));
         }
         let mut limited = rows.len();
         for (kind, most) in scope.most.iter().enumerate() {
@@ -107,7 +132,7 @@ impl Program {
                 demand.push(-real(*most));
             }
         }
-        let known = patterns.iter().flatten().cloned().collect();
+        let known = patterns.iter().flatten().map(|pattern| hash(pattern)).collect();
         Self {
             master: Master::new(&demand, &columns),
             patterns,
@@ -117,26 +142,29 @@ impl Program {
             known,
             axis_prices: vec![Vec::new(); model.kinds.len()],
             ratio: vec![f64::INFINITY; model.kinds.len()],
+            centre: Vec::new(),
+            centre_bound: 0.0,
         }
     }
 
     /// Takes in a pattern, without the items that are not in scope; whether it was new.
-    pub(super) fn add(&mut self, model: &Model, pattern: &Pattern) -> bool {
-        let inside = |(item, _): &&(u32, u32)| self.row_of[*item as usize] != u32::MAX;
-        let items: Vec<(u32, u32)> = pattern.items.iter().filter(inside).copied().collect();
-        let pattern = Pattern { kind: pattern.kind, items };
-        if pattern.items.is_empty() || self.known.contains(&pattern) {
+    pub(super) fn add(&mut self, model: &Model, pattern: &Rc<Pattern>) -> bool {
+        let outside = |(item, _): &(u32, u32)| self.row_of[*item as usize] == u32::MAX;
+        self.master.work += 40 + 10 * pattern.items.len() as u64;
+        let pattern = if pattern.items.iter().any(outside) {
+            let items = pattern.items.iter().filter(|item| !outside(item)).copied().collect();
+            Rc::new(Pattern { kind: pattern.kind, items })
+        } else {
+            Rc::clone(pattern)
+        };
+        if pattern.items.is_empty() || !self.known.insert(hash(&pattern)) {
             return false;
         }
         let kind = pattern.kind as usize;
-        let mut cover: Vec<(u32, f64)> = pattern
-            .items
-            .iter()
-            .map(|(item, count)| (self.row_of[*item as usize], f64::from(*count)))
-            .collect();
-        cover.extend(self.kind_row[kind].map(|row| (row, -1.0)));
-        self.master.add(&Column { cost: model.kinds[kind].price, cover });
-        self.known.insert(pattern.clone());
+        let cover =
+            pattern.items.iter().map(|(item, count)| (self.row_of[*item as usize], f64::from(*count)));
+        let limit = self.kind_row[kind].map(|row| (row, -1.0));
+        self.master.add(model.kinds[kind].price, cover.chain(limit));
         self.patterns.push(Some(pattern));
         true
     }
@@ -161,7 +189,7 @@ impl Program {
     /// Values of the patterns in use.
     pub(super) fn solution(&self) -> impl Iterator<Item = (usize, f64)> + '_ {
         self.master.basis.iter().zip(&self.master.value).filter_map(|(variable, value)| match variable {
-            Variable::Column(column) if *value > 1e-6 => Some((*column as usize, *value)),
+            Variable::Column(column) if *value > 1e-5 => Some((*column as usize, *value)),
             _ => None,
         })
     }
@@ -196,14 +224,20 @@ impl Program {
         scope: &Scope,
         filler: &mut Filler<'_>,
         effort: Effort,
-        new: &mut Vec<Pattern>,
+        new: &mut Vec<Rc<Pattern>>,
     ) -> Ended {
         if self.master.primal() != Outcome::Optimal {
             return Ended::Failed;
         }
         let items: Vec<u32> =
             scope.items.iter().copied().filter(|item| scope.left[*item as usize] > 0).collect();
-        let per_round = items.len() / 3 + 12;
+        let demand: Vec<(usize, f64)> =
+            items.iter().map(|item| (*item as usize, real(scope.left[*item as usize]))).collect();
+        if effort.steadied == Steadied::Yes && self.centre.is_empty() {
+            self.centre = resource_worth(model, &items, &scope.left);
+            self.centre_bound = 0.0;
+        }
+        let mut weight = CENTRE_WEIGHT;
         let mut nodes = effort.nodes;
         let until = filler.work + self.master.work;
         let mut round = 0;
@@ -212,18 +246,29 @@ impl Program {
             if filler.work + self.master.work - until > effort.work {
                 return Ended::Stopped;
             }
-            let worth = self.worth(model);
+            let own = self.worth(model);
+            let steadied = effort.steadied == Steadied::Yes && weight > 0.05;
+            let worth: Vec<f64> = if steadied {
+                own.iter()
+                    .zip(&self.centre)
+                    .map(|(own, centre)| weight * centre + (1.0 - weight) * own)
+                    .collect()
+            } else {
+                own.clone()
+            };
             let mut order: Vec<usize> =
                 (0..model.kinds.len()).filter(|kind| scope.most[*kind] != Some(0)).collect();
             order.sort_by(|a, b| self.ratio[*b].total_cmp(&self.ratio[*a]).then(a.cmp(b)));
             let mut left = scope.left.clone();
-            let mut found = 0;
+            let (mut found, mut useful, mut searched) = (0, 0, 0);
             let mut proven = true;
+            let mut highest: f64 = 1.0;
+            let depth = if nodes > effort.nodes { Depth::Whole } else { Depth::Rest };
             for kind in order {
                 let extra = self.kind_row[kind].map_or(0.0, |row| self.master.prices[row as usize].max(0.0));
                 let price = model.kinds[kind].price + extra;
                 let above = price * (1.0 + 1e-7) + 1e-9;
-                let ask = Ask { kind, items: &items, worth: &worth, left: &scope.left, above, nodes };
+                let ask = Ask { kind, items: &items, worth: &worth, left: &scope.left, above, nodes, depth };
                 if !self.axis_prices[kind].is_empty() {
                     let bound = filler.bound_at(&ask, &self.axis_prices[kind]);
                     if bound <= above {
@@ -231,10 +276,11 @@ impl Program {
                         continue;
                     }
                 }
-                if found > 0 && found >= per_round {
+                if found >= effort.columns || searched >= effort.kinds {
                     proven = false;
                     break;
                 }
+                searched += 1;
                 // Patterns that share no items, one after another: together they cover what is worth covering.
                 let mut first = true;
                 loop {
@@ -244,15 +290,19 @@ impl Program {
                         self.axis_prices[kind].clear();
                         self.axis_prices[kind].extend_from_slice(axis_prices);
                         self.ratio[kind] = fillings.last().map_or(1.0, |(worth, _)| worth / price);
+                        highest = highest.max(self.ratio[kind]);
                     }
                     proven &= filler.was_exact();
                     let Some((_, items)) = fillings.last() else { break };
                     let mut any = false;
                     for (_, items) in fillings.iter().rev().take(2) {
-                        let pattern = Pattern { kind: small(kind), items: items.clone() };
+                        let pattern = Rc::new(Pattern { kind: small(kind), items: items.clone() });
                         if self.add(model, &pattern) {
                             any = true;
                             found += 1;
+                            let value =
+                                items.iter().map(|(item, count)| own[*item as usize] * f64::from(*count));
+                            useful += usize::from(value.sum::<f64>() > above);
                             new.push(pattern);
                         }
                     }
@@ -261,12 +311,31 @@ impl Program {
                         *left -= u64::from(*count).min(*left);
                     }
                     first = false;
-                    if !any || found >= per_round {
+                    if !any || found >= effort.columns {
                         break;
                     }
                 }
             }
-            if found == 0 {
+            if effort.steadied == Steadied::Yes {
+                let bound = demand.iter().map(|(item, count)| worth[*item] * count).sum::<f64>() / highest;
+                if bound > self.centre_bound {
+                    self.centre_bound = bound;
+                    self.centre.clone_from(&worth);
+                }
+                let whole = |dollars: f64| super::bound::rounded_up(model, dollars * (1.0 - 1e-7));
+                if proven && useful > 0 && whole(self.centre_bound) >= whole(self.master.objective()) {
+                    return Ended::Quiet;
+                }
+            }
+            if useful == 0 {
+                if steadied {
+                    // Closer to the program's own prices.
+                    weight = if weight > 0.2 { weight - 0.3 } else { 0.0 };
+                    if found > 0 && self.master.primal() != Outcome::Optimal {
+                        return Ended::Failed;
+                    }
+                    continue;
+                }
                 if left != scope.left {
                     // Only known patterns were found: numbers are at their end.
                     return Ended::Quiet;
@@ -280,10 +349,47 @@ impl Program {
                 nodes *= 8;
                 continue;
             }
+            weight = CENTRE_WEIGHT;
             if self.master.primal() != Outcome::Optimal {
                 return Ended::Failed;
             }
         }
         Ended::Stopped
     }
+
+    /// The worth of items with the best bound so far.
+    pub(super) fn centre(&self) -> &[f64] {
+        &self.centre
+    }
+}
+
+const CENTRE_WEIGHT: f64 = 0.6;
+
+/// What items are worth when bins could be bought in parts: by what an amount along each axis costs at least.
+pub(super) fn resource_worth(model: &Model, items: &[u32], left: &[u64]) -> Vec<f64> {
+    let mut demand = vec![0.0; model.axes];
+    for item in items {
+        let shares = model.share(*item as usize);
+        demand.iter_mut().zip(shares).for_each(|(sum, share)| *sum += share * real(left[*item as usize]));
+    }
+    let own: Vec<Column> =
+        (0..model.axes).map(|axis| Column { cost: LEFT_OUT, cover: vec![(small(axis), 1.0)] }).collect();
+    let mut program = Master::new(&demand, &own);
+    for kind in &model.kinds {
+        let cover = kind
+            .share
+            .iter()
+            .zip(&demand)
+            .enumerate()
+            .map(|(axis, (share, all))| (small(axis), share.min(*all)));
+        program.add(kind.price, cover);
+    }
+    let mut worth = vec![0.0; model.items];
+    if program.primal() == Outcome::Optimal {
+        for item in items {
+            let shares = model.share(*item as usize).iter().zip(&program.prices);
+            worth[*item as usize] = shares.map(|(share, price)| share * price.max(0.0)).sum();
+        }
+    }
+    worth
 }

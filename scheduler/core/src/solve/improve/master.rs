@@ -39,9 +39,9 @@ impl Columns {
         self.cost.len()
     }
 
-    fn push(&mut self, column: &Column) {
-        self.cost.push(column.cost);
-        self.cover.extend_from_slice(&column.cover);
+    fn push(&mut self, cost: f64, cover: impl Iterator<Item = (u32, f64)>) {
+        self.cost.push(cost);
+        self.cover.extend(cover);
         self.end.push(self.cover.len());
     }
 
@@ -57,6 +57,8 @@ pub(super) struct Master {
     rows: usize,
     columns: Columns,
     demand: Vec<f64>,
+    /// The same, each a little off: equal ratios, of which whole numbers have many, would let the method turn in circles.
+    shifted: Vec<f64>,
     /// Inverse of the basis, by columns.
     inverse: Vec<f64>,
     pub(super) basis: Vec<Variable>,
@@ -82,10 +84,11 @@ impl Master {
     pub(super) fn new(demand: &[f64], own: &[Column]) -> Self {
         let rows = demand.len();
         let mut columns = Columns::default();
-        own.iter().for_each(|column| columns.push(column));
+        own.iter().for_each(|column| columns.push(column.cost, column.cover.iter().copied()));
         let mut master = Self {
             rows,
             demand: demand.to_vec(),
+            shifted: shifted(demand),
             inverse: vec![0.0; rows * rows],
             basis: (0..rows)
                 .map(|row| {
@@ -101,7 +104,7 @@ impl Master {
             direction: vec![0.0; rows],
             work: 0,
         };
-        for (row, demand) in demand.iter().enumerate() {
+        for (row, demand) in shifted(demand).iter().enumerate() {
             if row >= master.columns.len() {
                 master.inverse[row * rows + row] = -1.0;
                 master.value[row] = -demand;
@@ -116,8 +119,9 @@ impl Master {
         master
     }
 
-    pub(super) fn add(&mut self, column: &Column) {
-        self.columns.push(column);
+    /// Takes in a column.
+    pub(super) fn add(&mut self, cost: f64, cover: impl Iterator<Item = (u32, f64)>) {
+        self.columns.push(cost, cover);
         self.basic.push(false);
     }
 
@@ -275,8 +279,8 @@ impl Master {
     fn recompute(&mut self) {
         let rows = self.rows;
         self.value.fill(0.0);
-        for (column, demand) in self.inverse.chunks_exact(rows.max(1)).zip(&self.demand) {
-            if *demand != 0.0 {
+        for (column, demand) in self.inverse.chunks_exact(rows.max(1)).zip(&self.shifted) {
+            if demand.abs() > 0.0 {
                 self.value.iter_mut().zip(column).for_each(|(value, cell)| *value += demand * cell);
             }
         }
@@ -335,6 +339,7 @@ impl Master {
     pub(super) fn set_demand(&mut self, demand: &[f64]) -> Outcome {
         self.demand.clear();
         self.demand.extend_from_slice(demand);
+        self.shifted = shifted(demand);
         self.recompute();
         let mut across = vec![0.0; self.rows];
         for _ in 0..20 * (self.rows + 10) {
@@ -391,4 +396,14 @@ impl Master {
         }
         Outcome::GaveUp
     }
+}
+
+/// Each demand up to a part in a million larger, differently by row.
+fn shifted(demand: &[f64]) -> Vec<f64> {
+    let by_row = |(row, demand): (usize, &f64)| {
+        let spread = super::model::real((row as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 44)
+            / super::model::real(1 << 20);
+        demand * (1.0 + 1e-6 * (0.1 + spread))
+    };
+    demand.iter().enumerate().map(by_row).collect()
 }

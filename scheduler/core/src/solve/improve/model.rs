@@ -1,5 +1,7 @@
 //! A problem compiled for searching: flat arrays, axes that matter, kinds of bins worth buying.
 
+use std::rc::Rc;
+
 use fixedbitset::FixedBitSet;
 
 use super::problem::{Packed, Problem};
@@ -20,6 +22,8 @@ pub(super) struct Model {
     pub(super) groups_of: Vec<Vec<usize>>,
     pub(super) group_most: Vec<u64>,
     pub(super) kinds: Vec<Kind>,
+    /// Kinds without limit, cheapest first.
+    by_price: Vec<usize>,
     /// Every price is a multiple of this many billionths of a dollar.
     pub(super) price_step: u64,
 }
@@ -129,6 +133,8 @@ impl Model {
             })
             .collect();
         let kinds = worth_buying(kinds);
+        let mut by_price: Vec<usize> = (0..kinds.len()).filter(|kind| kinds[*kind].most.is_none()).collect();
+        by_price.sort_by_key(|kind| (kinds[*kind].nano, *kind));
         let price_step = kinds.iter().fold(0, |step, kind| gcd(step, kind.nano)).max(1);
         Self {
             axes,
@@ -140,6 +146,7 @@ impl Model {
             groups_of,
             group_most: problem.groups.clone(),
             kinds,
+            by_price,
             price_step,
         }
     }
@@ -178,21 +185,18 @@ impl Model {
 
     /// The cheapest kind that holds these items.
     pub(super) fn cheapest(&self, items: &[(u32, u32)]) -> Option<usize> {
-        let unlimited = (0..self.kinds.len()).filter(|kind| self.kinds[*kind].most.is_none());
-        let mut by_price: Vec<usize> = unlimited.collect();
-        by_price.sort_by_key(|kind| (self.kinds[*kind].nano, *kind));
-        by_price.into_iter().find(|kind| self.holds(*kind, items))
+        self.by_price.iter().copied().find(|kind| self.holds(*kind, items))
     }
 
-    pub(super) fn cost(&self, packing: &[(Pattern, u64)]) -> u64 {
+    pub(super) fn cost(&self, packing: &[(Rc<Pattern>, u64)]) -> u64 {
         packing.iter().fold(0u64, |sum, (pattern, times)| {
             sum.saturating_add(self.kinds[pattern.kind as usize].nano.saturating_mul(*times))
         })
     }
 
     /// In the terms of the problem.
-    pub(super) fn packed(&self, packing: &[(Pattern, u64)]) -> Vec<Packed> {
-        let packed = |(pattern, times): &(Pattern, u64)| Packed {
+    pub(super) fn packed(&self, packing: &[(Rc<Pattern>, u64)]) -> Vec<Packed> {
+        let packed = |(pattern, times): &(Rc<Pattern>, u64)| Packed {
             kind: self.kinds[pattern.kind as usize].original,
             items: pattern.items.iter().map(|(item, count)| (*item as usize, u64::from(*count))).collect(),
             times: *times,
@@ -227,6 +231,6 @@ fn worth_buying(kinds: Vec<Kind>) -> Vec<Kind> {
     kinds.into_iter().zip(keep).filter_map(|(kind, keep)| keep.then_some(kind)).collect()
 }
 
-fn gcd(a: u64, b: u64) -> u64 {
+pub(super) fn gcd(a: u64, b: u64) -> u64 {
     if b == 0 { a } else { gcd(b, a % b) }
 }

@@ -1,15 +1,17 @@
 //! From the linear program to whole bins: diving, and emptying some bins to pack them again.
 
+use std::rc::Rc;
+
 use assay_shared::units::UsdPerHour;
 use rustc_hash::FxHashSet;
 
 use super::bound;
-use super::fill::Filler;
-use super::generate::{Effort, Ended, Program, Scope};
+use super::fill::{Ask, Depth, Filler};
+use super::generate::{Effort, Ended, Program, Scope, Steadied, hash, resource_worth};
 use super::master::Outcome;
 use super::model::{Model, Pattern, real, small};
 
-pub(super) type Packing = Vec<(Pattern, u64)>;
+pub(super) type Packing = Vec<(Rc<Pattern>, u64)>;
 
 /// See the module.
 #[derive(Debug)]
@@ -17,8 +19,8 @@ pub(super) struct Search<'m> {
     model: &'m Model,
     filler: Filler<'m>,
     /// Patterns worth remembering, oldest first.
-    pool: Vec<Pattern>,
-    known: FxHashSet<Pattern>,
+    pool: Vec<Rc<Pattern>>,
+    known: FxHashSet<u64>,
     random: Random,
     /// Work left; below zero when used up.
     budget: i64,
@@ -52,9 +54,21 @@ impl Random {
     }
 }
 
+/// Between two steps of a dive.
+const DIVE: Effort = Effort {
+    rounds: 4,
+    nodes: 200,
+    nodes_at_most: 200,
+    work: 0,
+    kinds: usize::MAX,
+    columns: 40,
+    steadied: Steadied::No,
+};
 const POOL_AT_MOST: usize = 20_000;
 /// Rows of one linear program, at most.
 const ROWS_AT_MOST: usize = 320;
+/// Kinds of items in the bins that are emptied together, more or less.
+const NEIGHBOURHOOD_ROWS: usize = 120;
 
 impl<'m> Search<'m> {
     pub(super) fn new(model: &'m Model, start: Packing, budget: u64) -> Self {
@@ -71,14 +85,14 @@ impl<'m> Search<'m> {
             lower_bound: UsdPerHour::ZERO,
             work: 0,
         };
-        let patterns: Vec<Pattern> = search.best.iter().map(|(pattern, _)| pattern.clone()).collect();
+        let patterns = search.best.iter().map(|(pattern, _)| Rc::clone(pattern)).collect();
         search.remember(patterns);
         search
     }
 
-    fn remember(&mut self, patterns: Vec<Pattern>) {
+    fn remember(&mut self, patterns: Vec<Rc<Pattern>>) {
         for pattern in patterns {
-            if self.pool.len() < POOL_AT_MOST && self.known.insert(pattern.clone()) {
+            if self.pool.len() < POOL_AT_MOST && self.known.insert(hash(&pattern)) {
                 self.pool.push(pattern);
             }
         }
@@ -112,6 +126,12 @@ impl<'m> Search<'m> {
             self.best.clear();
             return;
         }
+        if self.best.is_empty()
+            && let Some(packing) = self.greedy(&scope)
+        {
+            self.remember(packing.iter().map(|(pattern, _)| Rc::clone(pattern)).collect());
+            self.take(packing);
+        }
         let program =
             if scope.items.len() <= ROWS_AT_MOST && self.budget > 0 { self.root(&scope) } else { None };
         for attempt in 0..6 {
@@ -122,6 +142,56 @@ impl<'m> Search<'m> {
             }
         }
         self.neighbourhoods();
+    }
+
+    /// Bin after bin, each filled with what is worth most for its price. `None` where something fits nowhere.
+    fn greedy(&mut self, scope: &Scope) -> Option<Packing> {
+        let model = self.model;
+        let mut scope = scope.clone();
+        let mut packing = Packing::new();
+        let mut items = scope.items.clone();
+        let worth = resource_worth(model, &items, &scope.left);
+        // Worth nothing would be left out.
+        let least = worth.iter().copied().fold(0.0, f64::max) * 1e-6;
+        let worth: Vec<f64> = worth.into_iter().map(|worth| worth.max(least).max(1e-9)).collect();
+        let mut ratio = vec![f64::INFINITY; model.kinds.len()];
+        loop {
+            items.retain(|item| scope.left[*item as usize] > 0);
+            if items.is_empty() {
+                return Some(self.trim(packing));
+            }
+            let mut order: Vec<usize> =
+                (0..model.kinds.len()).filter(|kind| scope.most[*kind] != Some(0)).collect();
+            order.sort_by(|a, b| ratio[*b].total_cmp(&ratio[*a]).then(a.cmp(b)));
+            let mut best: Option<(f64, Pattern)> = None;
+            for kind in order {
+                // What a kind gives for its price only falls as items go.
+                if best.as_ref().is_some_and(|(most, _)| ratio[kind] <= *most) {
+                    break;
+                }
+                let price = model.kinds[kind].price.max(1e-9);
+                let ask = Ask {
+                    kind,
+                    items: &items,
+                    worth: &worth,
+                    left: &scope.left,
+                    above: 0.0,
+                    nodes: 60,
+                    depth: Depth::Rest,
+                };
+                let filling = self.filler.best(&ask).0.pop();
+                self.pay_filler();
+                ratio[kind] = filling.as_ref().map_or(0.0, |(worth, _)| worth / price);
+                let better = filling.filter(|_| best.as_ref().is_none_or(|(most, _)| ratio[kind] > *most));
+                best = better.map(|(_, items)| (ratio[kind], Pattern { kind: small(kind), items })).or(best);
+            }
+            let (_, pattern) = best?;
+            let repeats =
+                pattern.items.iter().map(|(item, count)| scope.left[*item as usize] / u64::from(*count));
+            let times = repeats.min().unwrap_or(0).min(scope.most[pattern.kind as usize].unwrap_or(u64::MAX));
+            fix(&mut scope, &pattern, times);
+            packing.push((Rc::new(pattern), times));
+        }
     }
 
     fn everything(&self) -> Scope {
@@ -137,20 +207,61 @@ impl<'m> Search<'m> {
             program.add(model, pattern);
         }
         let mut new = Vec::new();
-        let work = u64::try_from(self.budget / 2).unwrap_or(0);
-        let effort = Effort { rounds: 500, nodes: 1_000, nodes_at_most: 8_000, work };
+        let work = u64::try_from(self.budget / 5 * 2).unwrap_or(0);
+        let reserve = self.budget / 2;
+        let effort = Effort {
+            rounds: 500,
+            nodes: 1_000,
+            nodes_at_most: 8_000,
+            work,
+            kinds: usize::MAX,
+            columns: scope.items.len() / 3 + 12,
+            steadied: Steadied::Yes,
+        };
         let ended = program.generate(model, scope, &mut self.filler, effort, &mut new);
         self.pay_program(&mut program);
         self.remember(new);
         if ended == Ended::Failed {
             return None;
         }
-        let worth = program.worth(model);
-        let limits = program.limit_prices();
-        // A node is some hundred steps.
-        let nodes = u64::try_from(self.budget / 400).unwrap_or(0) / model.kinds.len().max(1) as u64;
-        let bound = bound::certified(model, scope, &mut self.filler, &worth, &limits, nodes.min(20_000));
-        self.pay_filler();
+        // At the worth of resources the relaxation alone is as good as any bound on resources.
+        let limits = vec![0.0; model.kinds.len()];
+        let worth = resource_worth(model, &scope.items, &scope.left);
+        let (mut bound, _) = bound::certified(model, scope, &mut self.filler, &worth, &limits, 0);
+        for _ in 0..12 {
+            let worth = program.worth(model);
+            let limits = program.limit_prices();
+            // A node is some hundred steps.
+            let nodes = u64::try_from(self.budget / 400).unwrap_or(0) / model.kinds.len().max(1) as u64;
+            let nodes = nodes.min(500_000);
+            let (found, better) = bound::certified(model, scope, &mut self.filler, &worth, &limits, nodes);
+            bound = bound.max(found);
+            let centre = program.centre();
+            if !centre.is_empty()
+                && bound < bound::rounded_up(model, program.master.objective() * (1.0 - 1e-5))
+            {
+                let (found, _) = bound::certified(model, scope, &mut self.filler, centre, &limits, nodes);
+                bound = bound.max(found);
+            }
+            let better: Vec<Rc<Pattern>> = better.into_iter().map(Rc::new).collect();
+            self.pay_filler();
+            let added = better.iter().filter(|pattern| program.add(model, pattern)).count();
+            if added == 0
+                || self.budget < reserve
+                || bound >= bound::rounded_up(model, program.master.objective() * (1.0 - 1e-7))
+            {
+                break;
+            }
+            self.remember(better);
+            let mut new = Vec::new();
+            let effort =
+                Effort { rounds: 50, nodes_at_most: 1_000, work: work / 4, steadied: Steadied::No, ..effort };
+            if program.generate(model, scope, &mut self.filler, effort, &mut new) == Ended::Failed {
+                return None;
+            }
+            self.remember(new);
+            self.pay_program(&mut program);
+        }
         self.lower_bound = UsdPerHour(bound.min(self.best_cost));
         Some(program)
     }
@@ -172,6 +283,11 @@ impl<'m> Search<'m> {
     /// Fixes patterns one after another, solving again in between, until everything in scope is packed. `None` where that would
     /// cost more than `cutoff`.
     fn dive(&mut self, mut program: Program, mut scope: Scope, cutoff: u64, vary: bool) -> Option<Packing> {
+        let bins: f64 = program.solution().map(|(_, value)| value).sum();
+        let distinct = real(program.patterns.len() as u64).min(bins).max(1.0);
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // a share of the budget
+        let work = (real(u64::try_from(self.budget).unwrap_or(0)) / 16.0 / distinct) as u64;
+        let effort = Effort { work, ..DIVE };
         let model = self.model;
         let mut packing: Packing = Vec::new();
         let mut cost = 0u64;
@@ -194,7 +310,7 @@ impl<'m> Search<'m> {
             // Whole parts first.
             for (column, value) in &solution {
                 #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // a count of bins
-                let mut whole = (value + 1e-5).floor() as u64;
+                let mut whole = (value + 1e-4).floor() as u64;
                 if vary && whole > 0 && self.random.unit() < 0.2 {
                     whole -= 1;
                 }
@@ -210,12 +326,12 @@ impl<'m> Search<'m> {
                 if times > 0 {
                     fix(&mut scope, pattern, times);
                     cost = cost.saturating_add(model.kinds[kind].nano.saturating_mul(times));
-                    packing.push((pattern.clone(), times));
+                    packing.push((Rc::clone(pattern), times));
                     fixed = true;
                 }
             }
             if !fixed {
-                let mut order: Vec<(f64, Pattern)> = Vec::new();
+                let mut order: Vec<(f64, Rc<Pattern>)> = Vec::new();
                 for (column, value) in &solution {
                     let Some(pattern) = &program.patterns[*column] else { return None };
                     if scope.most[pattern.kind as usize] == Some(0) {
@@ -231,7 +347,14 @@ impl<'m> Search<'m> {
                     if vary {
                         score *= 0.7 + 0.3 * self.random.unit();
                     }
-                    order.push((score, Pattern { kind: pattern.kind, items }));
+                    order.push((
+                        score,
+                        if whole {
+                            Rc::clone(pattern)
+                        } else {
+                            Rc::new(Pattern { kind: pattern.kind, items })
+                        },
+                    ));
                 }
                 order.sort_by(|a, b| b.0.total_cmp(&a.0));
                 let many = (solution.len() / 24).max(1);
@@ -253,7 +376,7 @@ impl<'m> Search<'m> {
                 continue;
             }
             let (active, rows) = program.active(&scope);
-            let part = |pattern: &Pattern| {
+            let part = |pattern: &Rc<Pattern>| {
                 let left = |item: u32| scope.left[item as usize];
                 pattern.items.iter().any(|(item, count)| left(*item) > 0 && left(*item) < u64::from(*count))
             };
@@ -267,14 +390,7 @@ impl<'m> Search<'m> {
             let mut outcome = program.master.set_demand(&demand);
             if outcome == Outcome::Optimal {
                 let mut new = Vec::new();
-                let budget = u64::try_from(self.budget).unwrap_or(0);
-                let ended = program.generate(
-                    model,
-                    &scope,
-                    &mut self.filler,
-                    Effort { rounds: 3, nodes: 200, nodes_at_most: 200, work: budget },
-                    &mut new,
-                );
+                let ended = program.generate(model, &scope, &mut self.filler, effort, &mut new);
                 self.remember(new);
                 if ended == Ended::Failed {
                     outcome = Outcome::GaveUp;
@@ -293,10 +409,10 @@ impl<'m> Search<'m> {
         let mut program = Program::new(self.model, &scope, &mut self.filler);
         for pattern in old.patterns.iter().flatten() {
             let items = clipped(&scope, pattern);
-            program.add(self.model, &Pattern { kind: pattern.kind, items });
+            program.add(self.model, &Rc::new(Pattern { kind: pattern.kind, items }));
         }
         let mut new = Vec::new();
-        let effort = Effort { rounds: 3, nodes: 200, nodes_at_most: 200, work: u64::MAX };
+        let effort = DIVE;
         let ended = program.generate(self.model, &scope, &mut self.filler, effort, &mut new);
         self.pay_program(&mut program);
         self.remember(new);
@@ -306,11 +422,10 @@ impl<'m> Search<'m> {
     /// Each bin as cheap as its content allows.
     fn trim(&self, mut packing: Packing) -> Packing {
         for (pattern, _) in &mut packing {
-            pattern.items.sort_unstable();
             let nano = self.model.kinds[pattern.kind as usize].nano;
             let cheapest = self.model.cheapest(&pattern.items);
             if let Some(kind) = cheapest.filter(|kind| self.model.kinds[*kind].nano < nano) {
-                pattern.kind = small(kind);
+                *pattern = Rc::new(Pattern { kind: small(kind), items: pattern.items.clone() });
             }
         }
         packing
@@ -332,11 +447,16 @@ impl<'m> Search<'m> {
             if bins.len() < 2 {
                 return;
             }
-            let count = size.min(bins.len());
             let mut chosen = vec![0u64; self.best.len()];
-            for taken in 0..count {
+            let mut inside = FxHashSet::default();
+            for taken in 0..size.min(bins.len()) {
                 let at = taken + self.random.below(bins.len() - taken);
                 bins.swap(taken, at);
+                let items = &self.best[bins[taken]].0.items;
+                if taken > 1 && inside.len() + items.len() > NEIGHBOURHOOD_ROWS {
+                    break;
+                }
+                inside.extend(items.iter().map(|(item, _)| *item));
                 chosen[bins[taken]] += 1;
             }
             let mut left = vec![0u64; model.items];
@@ -358,17 +478,13 @@ impl<'m> Search<'m> {
                 }
             }
             let scope = Scope::new(left, most);
-            if scope.items.len() > ROWS_AT_MOST {
-                size = (size / 2).max(2);
-                continue;
-            }
             let mut program = Program::new(model, &scope, &mut self.filler);
             for pattern in &self.pool {
                 if covers(&scope, pattern) {
                     program.add(model, pattern);
                 }
             }
-            self.pay(2 * self.pool.len() as u64);
+            self.pay(8 * self.pool.len() as u64);
             for ((pattern, _), taken) in self.best.iter().zip(&chosen) {
                 if *taken > 0 {
                     program.add(model, pattern);
@@ -380,7 +496,15 @@ impl<'m> Search<'m> {
                 model,
                 &scope,
                 &mut self.filler,
-                Effort { rounds: 30, nodes: 500, nodes_at_most: 4_000, work: budget },
+                Effort {
+                    rounds: 30,
+                    nodes: 300,
+                    nodes_at_most: 2_400,
+                    work: budget,
+                    kinds: 12,
+                    columns: 30,
+                    steadied: Steadied::No,
+                },
                 &mut new,
             );
             self.pay_program(&mut program);
