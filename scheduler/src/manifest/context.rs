@@ -34,8 +34,8 @@ pub(super) struct Context {
     pub(super) default_spread: DefaultSpread,
     /// Selectors of ReplicaSets and StatefulSets (and of Deployments, whose ReplicaSets take theirs), by namespace, kind and name.
     selectors: BTreeMap<(String, String, String), Vec<Requirement>>,
-    /// Volumes that nodes can attach: by node, driver and number.
-    pub(super) volume_limits: Vec<(String, String, u64)>,
+    /// Volumes that nodes can attach: by node, each driver and its number.
+    pub(super) volume_limits: BTreeMap<String, Vec<(String, u64)>>,
 }
 
 /// Priorities that every cluster has.
@@ -117,11 +117,9 @@ impl Context {
             "CSINode" => {
                 let node: CsiNode = document.typed()?;
                 let name = Meta::read(document)?.name;
-                for driver in node.spec.drivers {
-                    if let Some(count) = driver.allocatable.count {
-                        self.volume_limits.push((name.clone(), driver.name, count));
-                    }
-                }
+                let limits = node.spec.drivers.into_iter();
+                let limits = limits.filter_map(|driver| Some((driver.name, driver.allocatable.count?)));
+                self.volume_limits.entry(name).or_default().extend(limits);
             }
             "Service" => self.services.extend(Service::read(document)?),
             "Deployment" | "ReplicaSet" | "StatefulSet" => {

@@ -2,7 +2,7 @@
 //!
 //! A controller that owns a pod of the input is not: its pods are all there, waiting ones included, as the API server has them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use assay_core::model::{AttachedVolume, Gang, Labels, Pod, PodId, PodSpec, Timestamp};
@@ -71,18 +71,6 @@ impl Controller {
     fn as_owner(&self) -> Owner {
         (Arc::clone(&self.id.namespace), self.kind.clone(), self.id.name.to_string())
     }
-
-    /// Whether one of `owned` shows that the pods of this controller are in the input.
-    fn owns_one_of(&self, owned: &BTreeSet<Owner>) -> bool {
-        owned.contains(&self.as_owner())
-            || self.kind == "Deployment"
-                && owned.iter().any(|(namespace, kind, name)| {
-                    // Its ReplicaSets, which may not be in the input themselves: name, dash, hash of the template.
-                    let hash = name.strip_prefix(&*self.id.name).and_then(|rest| rest.strip_prefix('-'));
-                    let hash = hash.filter(|hash| !hash.is_empty() && !hash.contains('-'));
-                    *namespace == self.id.namespace && kind == "ReplicaSet" && hash.is_some()
-                })
-    }
 }
 
 /// Pods that a Job would run at once.
@@ -146,7 +134,7 @@ impl Replica {
         id: &PodId,
         ordinal: u32,
         set: &str,
-        known: &mut Vec<(Needs, Arc<PodSpec>)>,
+        known: &mut HashMap<Needs, Arc<PodSpec>>,
     ) -> (Arc<PodSpec>, Arc<[AttachedVolume]>) {
         if self.volumes.is_empty() && self.claims.is_empty() {
             return (Arc::clone(&self.spec), Arc::default());
@@ -161,13 +149,13 @@ impl Replica {
         if needs == Needs::default() {
             return (Arc::clone(&self.spec), attached);
         }
-        if let Some((_, spec)) = known.iter().find(|(one, _)| *one == needs) {
+        if let Some(spec) = known.get(&needs) {
             return (Arc::clone(spec), attached);
         }
         let mut spec = PodSpec::clone(&self.spec);
         pod::apply(&needs, &mut spec);
         let spec = Arc::new(spec);
-        known.push((needs, Arc::clone(&spec)));
+        known.insert(needs, Arc::clone(&spec));
         (spec, attached)
     }
 }
@@ -186,15 +174,24 @@ pub(super) fn expand(
             owned.extend(controller.owners.iter().cloned());
         }
     }
+    // Also where that ReplicaSet is not in the input itself: its name is the Deployment's, a dash, and a hash of the template.
+    let named_after =
+        owned.iter().filter(|(_, kind, _)| kind == "ReplicaSet").filter_map(|(namespace, _, name)| {
+            let (deployment, hash) = name.rsplit_once('-')?;
+            (!hash.is_empty())
+                .then(|| (Arc::clone(namespace), "Deployment".to_owned(), deployment.to_owned()))
+        });
+    let named_after: Vec<Owner> = named_after.collect();
+    owned.extend(named_after);
     let mut names: BTreeSet<PodId> = read.pods.iter().map(|pod| pod.id.clone()).collect();
     names.extend(read.invalid_pods.iter().map(|(id, _)| id.clone()));
     for controller in controllers {
         // A ReplicaSet beside its Deployment makes no pods of its own.
         let made_by_another = controller.owners.iter().any(|owner| known.contains(owner));
-        if made_by_another || controller.owns_one_of(&owned) {
+        if made_by_another || owned.contains(&controller.as_owner()) {
             continue;
         }
-        let mut known = Vec::new();
+        let mut known = HashMap::new();
         for index in 0..controller.replicas {
             let id = free_name(&controller, index, &names);
             names.insert(id.clone());

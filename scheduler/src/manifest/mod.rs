@@ -141,6 +141,8 @@ struct Reader {
     labels: BTreeSet<Arc<Labels>>,
     /// Owners of the pods in the input.
     owned: BTreeSet<controller::Owner>,
+    /// Classes that pools name, and what to say of a pool whose class is not in the input.
+    class_refs: Vec<(String, String)>,
     /// Kinds nobody here reads, with how many there were.
     ignored: BTreeMap<String, usize>,
 }
@@ -168,7 +170,13 @@ impl Reader {
                 let meta = self.meta(document)?;
                 let name = meta.name.clone();
                 match pool::read(document, meta, &mut self.read.warnings)? {
-                    Some(pool) => self.read.pools.push(pool),
+                    Some(pool) => {
+                        let problem =
+                            format!("no AKSNodeClass {} is given: taken with defaults", pool.node_class);
+                        let told = document.error("spec.template.spec.nodeClassRef.name", problem);
+                        self.class_refs.push((pool.node_class.clone(), told.to_string()));
+                        self.read.pools.push(pool);
+                    }
                     None => self.read.static_pools.push(name),
                 }
             }
@@ -270,11 +278,17 @@ impl Reader {
 
     fn finish(mut self) -> Manifests {
         controller::expand(std::mem::take(&mut self.controllers), self.owned, &self.context, &mut self.read);
-        for (node, driver, count) in &self.context.volume_limits {
-            if let Some(node) = self.read.nodes.iter_mut().find(|one| *one.name == **node) {
+        for node in &mut self.read.nodes {
+            for (driver, count) in self.context.volume_limits.get(&*node.name).into_iter().flatten() {
                 // A limit of nothing is a limit too.
                 node.allocatable.extended.insert(AttachedVolume::limit_name(driver), *count);
             }
+        }
+        // Input without any class is a sketch. Input with some that lacks one is most likely misspelt.
+        let classes: BTreeSet<&str> = self.read.classes.iter().map(|class| class.name.as_str()).collect();
+        if !classes.is_empty() {
+            let missing = self.class_refs.iter().filter(|(name, _)| !classes.contains(name.as_str()));
+            self.read.warnings.extend(missing.map(|(_, told)| told.clone()));
         }
         for (kind, count) in self.ignored {
             let why = match kind.as_str() {

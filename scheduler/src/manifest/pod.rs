@@ -100,7 +100,10 @@ fn set_aside(object: &mut PodObject) {
             let Some(status) = statuses.iter().find(|status| status.name == container.name) else { continue };
             for list in [&status.allocated_resources, &status.resources.requests] {
                 for (name, amount) in list {
-                    let asked = container.resources.requests.entry(name.clone()).or_insert(*amount);
+                    // A limit stands for a missing request here too.
+                    let Resources { requests, limits } = &mut container.resources;
+                    let limit = limits.get(name).copied().unwrap_or(*amount);
+                    let asked = requests.entry(name.clone()).or_insert(limit);
                     if asked.milli_value() < amount.milli_value() {
                         *asked = *amount;
                     }

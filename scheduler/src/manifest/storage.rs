@@ -154,7 +154,7 @@ const NO_PROVISIONER: &str = "kubernetes.io/no-provisioner";
 const DISK_ZONE: &str = "topology.disk.csi.azure.com/zone";
 
 /// What the volumes of a pod ask of its node.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub(super) struct Needs {
     /// For each volume that says where, alternatives.
     pub(super) topology: Vec<Vec<Vec<Requirement>>>,
