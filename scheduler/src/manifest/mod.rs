@@ -116,7 +116,7 @@ impl Manifests {
     pub fn report_invalid(invalid: Vec<(PodId, String)>, plan: &mut Plan) {
         plan.unschedulable.extend(invalid.into_iter().map(|(pod, detail)| Unschedulable {
             pod,
-            reasons: vec![PoolReason { pool: None, reason: ReasonCode::InvalidPod, detail, fix: None }],
+            reasons: [PoolReason { pool: None, reason: ReasonCode::InvalidPod, detail, fix: None }].into(),
         }));
         plan.unschedulable.sort_by(|one, two| one.pod.cmp(&two.pod));
     }

@@ -96,12 +96,12 @@ pub struct ExistingAssignment {
 pub struct Unschedulable {
     /// Which.
     pub pod: PodId,
-    /// Why, pool by pool; a reason without pool is the pod's own.
-    pub reasons: Vec<PoolReason>,
+    /// Why, pool by pool; a reason without pool is the pod's own. Equal pods share the list.
+    pub reasons: Arc<[PoolReason]>,
 }
 
 /// Why one pool could not take a pod.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct PoolReason {
     /// The pool; `None` where no pool could ever.
     pub pool: Option<String>,

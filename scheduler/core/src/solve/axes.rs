@@ -41,6 +41,20 @@ impl Axes {
         Self::COMMON + self.extended.len() + self.drivers.len()
     }
 
+    /// The resource of an axis; `None` where it counts volumes.
+    pub(super) fn resource(&self, axis: usize) -> Option<&str> {
+        ["cpu", "memory", "ephemeral-storage", "pods"]
+            .into_iter()
+            .chain(self.extended.iter().map(String::as_str))
+            .nth(axis)
+    }
+
+    /// The driver of an axis that counts volumes.
+    pub(super) fn driver(&self, axis: usize) -> Option<&str> {
+        let position = axis.checked_sub(Self::COMMON + self.extended.len())?;
+        self.drivers.get(position).map(String::as_str)
+    }
+
     /// The axis that counts volumes of a driver.
     pub(super) fn of_driver(&self, driver: &str) -> Option<usize> {
         let position = self.drivers.binary_search_by(|one| one.as_str().cmp(driver)).ok()?;

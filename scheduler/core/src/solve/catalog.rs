@@ -157,6 +157,23 @@ impl<'s> Catalog<'s> {
         }
         Self { axes, pools, shapes, by_price, siblings }
     }
+
+    /// Shapes that a pool could buy if its requirements were these.
+    pub(super) fn shapes_if(
+        &self,
+        snapshot: &'s Snapshot,
+        index: usize,
+        requirements: &Requirements,
+    ) -> Vec<Shape<'s>> {
+        let pool = &self.pools[index];
+        let daemon_sets = daemon_sets_of(snapshot, pool.pool);
+        let mut shapes = Vec::new();
+        for instance_type in snapshot.instance_types_of(pool.pool) {
+            let place = (index, pool.tier);
+            add_shapes(&mut shapes, &self.axes, place, requirements, &daemon_sets, instance_type);
+        }
+        shapes
+    }
 }
 
 /// What nodes of a pool are labelled with, as far as the pool says.

@@ -12,6 +12,7 @@ use super::Solver;
 use super::axes::{Amounts, fits};
 use super::catalog::Catalog;
 use super::classes::Class;
+use super::explain;
 use super::limits::Allowance;
 use super::options::SolveOptions;
 use super::pack::{Bin, add_values, enough_variety, wanted_variety};
@@ -155,10 +156,18 @@ pub(super) fn claims(
                 let pool = solver.catalog.pools[solver.catalog.shapes[bin.shape].pool].pool;
                 let wanted = wanted_variety(pool);
                 // What is listed must be varied enough: then everything has to be known.
-                let most = options.instance_type_options.max(1).saturating_mul(solver.catalog.siblings);
+                let types =
+                    options.instance_type_options.max(if options.explain { explain::CHOICES } else { 1 });
+                let most = types.saturating_mul(solver.catalog.siblings);
                 let most = if wanted.is_empty() { most } else { usize::MAX };
                 let choices = choices(solver, classes, pieces, allowance, bin, most);
-                claim(solver, classes, pieces, &choices, bin, &wanted, options)
+                let mut made = claim(solver, classes, pieces, &choices, bin, &wanted, options);
+                if let Some(made) = made.as_mut().filter(|_| options.explain) {
+                    let shapes = choices.iter().map(|choice| (choice.shape, choice.price));
+                    let why = explain::explanation(solver, classes, outcome, bin, shapes, made);
+                    made.explanation = Some(Box::new(why));
+                }
+                made
             }
         };
         let Some(mut claim) = claim else { continue };

@@ -16,6 +16,7 @@ mod axes;
 mod bound;
 mod catalog;
 mod classes;
+mod explain;
 mod finish;
 mod host;
 pub mod improve;
@@ -54,7 +55,9 @@ use self::run::Outcome;
 use self::settle::PlaceKey;
 use self::topology::{Counts, Domain, GroupId, Topology};
 pub use self::warm::Warm;
-use crate::model::{ExistingAssignment, Plan, Pod, PodId, PodSpec, Snapshot, Totals, Unschedulable};
+use crate::model::{
+    ExistingAssignment, Plan, Pod, PodId, PodSpec, PoolReason, Snapshot, Totals, Unschedulable,
+};
 use crate::requirement::Requirements;
 
 /// The plan for the pending pods of a snapshot. It passes [`check`](crate::check::check).
@@ -406,13 +409,15 @@ impl<'s> Solver<'s> {
             .collect();
         let claims = finish::claims(self, classes, outcome, allowance, options, &mut take);
         let mut unschedulable = Vec::new();
+        let mut changed = reasons::Changed::default();
         for (index, class) in classes.iter().enumerate().filter(|(index, _)| outcome.left[*index] > 0) {
-            let reasons = reasons::reasons(self, class, outcome, outcome.broken_gangs.contains(&index));
+            let reasons: Arc<[PoolReason]> =
+                reasons::reasons(self, classes, index, outcome, options, &mut changed).into();
             let first = next[index].min(class.pods.len());
             unschedulable.extend(
                 class.pods[first..]
                     .iter()
-                    .map(|pod| Unschedulable { pod: pod.id.clone(), reasons: reasons.clone() }),
+                    .map(|pod| Unschedulable { pod: pod.id.clone(), reasons: Arc::clone(&reasons) }),
             );
         }
         let on_claims: usize = claims.iter().map(|claim| claim.pods.len()).sum();

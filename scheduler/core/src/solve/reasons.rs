@@ -1,240 +1,497 @@
-//! Why a pod was left out: per pool, the first constraint that failed and the numbers that would have to change.
+//! Why a pod was left out: per pool, the first constraint that failed, the numbers, and one change that would make it fit.
+//!
+//! Asked once per class after the plan is made, on the state the plan leaves behind: what other pods took is gone.
 
-use assay_shared::labels::{hardware, karpenter, kubernetes};
-use assay_shared::units::{Bytes, MilliCpu};
+mod fix;
+#[cfg(test)]
+mod tests;
+mod words;
 
+use std::collections::BTreeSet;
+
+pub(super) use self::fix::Changed;
+pub(super) use self::words::{amount, clipped, requirement};
+use self::words::{nearest_key, nearest_value};
 use super::Solver;
-use super::axes::{Amounts, fits, real};
-use super::catalog::{Catalog, Shape};
+use super::axes::{Axes, fits, real};
+use super::catalog::Shape;
 use super::classes::{Class, Flaw};
 use super::limits::Allowance;
+use super::options::{MinValues, SolveOptions};
+use super::pack::{add_values, wanted_variety};
 use super::run::Outcome;
-use crate::model::{PodSpec, PoolReason, ReasonCode, Rejection, ResourceList, untolerated};
-use crate::requirement::{Incompatible, Requirements, WELL_KNOWN};
+use super::why::Blocked;
+use crate::model::{PodSpec, PoolReason, ReasonCode, Rejection, untolerated};
+use crate::requirement::{Requirements, ValueSet};
 
-/// Why no pool could take a pod of this class.
-pub(super) fn reasons(
-    solver: &mut Solver<'_>,
-    class: &Class<'_>,
+/// Characters of a detail or a fix.
+const TEXT_AT_MOST: usize = 400;
+
+/// Excess up to which a smaller request is the first thing to suggest: a twentieth too much is a rounding, double is not.
+const SMALL_EXCESS: f64 = 1.25;
+
+/// What failed in one pool.
+struct Finding {
+    reason: ReasonCode,
+    detail: String,
+    fix: Option<String>,
+}
+
+impl Finding {
+    fn new(reason: ReasonCode, detail: impl Into<String>) -> Self {
+        Self { reason, detail: detail.into(), fix: None }
+    }
+
+    fn fix(self, fix: Option<String>) -> Self {
+        Self { fix, ..self }
+    }
+
+    fn of(self, pool: Option<&str>) -> PoolReason {
+        PoolReason {
+            pool: pool.map(str::to_owned),
+            reason: self.reason,
+            detail: clipped(self.detail, TEXT_AT_MOST),
+            fix: self.fix.map(|fix| clipped(fix, TEXT_AT_MOST)),
+        }
+    }
+}
+
+/// A class and a pool that did not take it.
+struct Case<'a, 'p, 's> {
+    solver: &'a Solver<'s>,
+    class: &'a Class<'p>,
+    /// What pools may still buy after the plan.
+    allowance: &'a Allowance,
+    pool: usize,
+    blocked: Option<&'a Blocked>,
+    min_values: MinValues,
+    /// Whether machines of the pool were planned for more important pods.
+    outranked: bool,
+}
+
+/// A label that a pool does not define.
+struct Unlike<'a> {
+    key: &'a str,
+    needed: &'a ValueSet,
+    /// What was probably meant.
+    near: Option<String>,
+}
+
+/// Why no pool could take the pods of class number `index` that were left out.
+pub(super) fn reasons<'s>(
+    solver: &mut Solver<'s>,
+    classes: &[Class<'_>],
+    index: usize,
     outcome: &Outcome,
-    gang_is_broken: bool,
+    options: &SolveOptions,
+    changed: &mut Changed<'s>,
 ) -> Vec<PoolReason> {
-    let own = |reason, detail| vec![PoolReason { pool: None, reason, detail, fix: None }];
+    let class = &classes[index];
     if !class.spec.rejections.is_empty() {
-        let of = |one: &Rejection| PoolReason {
-            pool: None,
-            reason: one.reason,
-            detail: one.detail.clone(),
-            fix: None,
-        };
+        let of = |one: &Rejection| Finding::new(one.reason, one.detail.clone()).of(None);
         return class.spec.rejections.iter().map(of).collect();
     }
     let terms = match &class.terms {
         Ok(terms) => terms,
-        Err(Flaw::Unreadable(error)) => return own(ReasonCode::InvalidPod, error.clone()),
+        Err(Flaw::Unreadable(error)) => {
+            return vec![Finding::new(ReasonCode::InvalidPod, error.clone()).of(None)];
+        }
         Err(Flaw::Volumes) => {
-            let detail = "its volumes and its node constraints leave no node".to_owned();
-            return own(ReasonCode::VolumeConstraint, detail);
+            return vec![Finding::new(ReasonCode::VolumeConstraint, apart(class.spec)).of(None)];
         }
     };
-    if let (true, Some(gang)) = (gang_is_broken, class.gang) {
+    let mut found = Vec::new();
+    if let (true, Some(gang)) = (outcome.broken_gangs.contains(&index), class.gang) {
         let detail = format!("fewer than {} pods of gang {} can be placed", gang.min_member, gang.id);
-        return own(ReasonCode::GangIncomplete, detail);
+        found.push(Finding::new(ReasonCode::GangIncomplete, detail).of(None));
     }
     if solver.catalog.pools.is_empty() {
-        return own(ReasonCode::NoNodePool, "there is no node pool".to_owned());
+        if found.is_empty() {
+            found.push(Finding::new(ReasonCode::NoNodePool, "there is no node pool").of(None));
+        }
+        return found;
     }
+    let in_gang = !found.is_empty();
     let blocked = solver.blocked_by(class);
-    let (catalog, allowance) = (&solver.catalog, &outcome.allowance);
-    let pools = 0..catalog.pools.len();
-    pools
-        .map(|pool| {
-            // Of several OR terms, the one that got furthest says most.
-            let tried =
-                terms.iter().map(|term| reason(catalog, class, allowance, pool, term, blocked.as_deref()));
-            let (reason, detail) = tried
-                .reduce(|best, next| if next.0 > best.0 { next } else { best })
-                .unwrap_or_else(|| (ReasonCode::InvalidPod, "no node selector term".to_owned()));
-            PoolReason { pool: Some(catalog.pools[pool].pool.name.clone()), reason, detail, fix: None }
+    let solver = &*solver;
+    for (pool, one) in solver.catalog.pools.iter().enumerate() {
+        let outranked = outcome.bins.iter().any(|bin| {
+            solver.catalog.shapes[bin.shape].pool == pool
+                && bin
+                    .pods
+                    .iter()
+                    .any(|(piece, _)| classes[outcome.settled.pieces[*piece].class].priority > class.priority)
+        });
+        let case = Case {
+            solver,
+            class,
+            allowance: &outcome.allowance,
+            pool,
+            blocked: blocked.as_ref(),
+            min_values: options.min_values,
+            outranked,
+        };
+        // Of several OR terms, the one that got furthest says most.
+        let tried = terms.iter().map(|term| case.finding(term, changed)).collect::<Vec<_>>();
+        if in_gang && (tried.is_empty() || tried.iter().any(Option::is_none)) {
+            // By itself it could have been here.
+            continue;
+        }
+        let furthest = tried
+            .into_iter()
+            .map(|one| one.unwrap_or_else(|| case.taken_by_others()))
+            .reduce(|best, next| if next.reason > best.reason { next } else { best })
+            .unwrap_or_else(|| Finding::new(ReasonCode::InvalidPod, "no node selector term can hold"));
+        found.push(furthest.of(Some(&one.pool.name)));
+    }
+    found
+}
+
+impl<'s> Case<'_, '_, 's> {
+    /// The first constraint that fails; `None` where one more pod could be bought a machine.
+    fn finding(&self, term: &Requirements, changed: &mut Changed<'s>) -> Option<Finding> {
+        let (catalog, class) = (&self.solver.catalog, self.class);
+        let pool = &catalog.pools[self.pool];
+        let requirements = match &pool.requirements {
+            Ok(requirements) => requirements,
+            Err(error) => {
+                let detail = format!("the pool cannot be read: {error}");
+                return Some(Finding::new(ReasonCode::IncompatibleRequirements, detail));
+            }
+        };
+        let shapes: Vec<&Shape<'s>> = catalog.shapes.iter().filter(|shape| shape.pool == self.pool).collect();
+        let as_is = |term: &Requirements| self.taking(shapes.iter().copied(), term, &class.requests);
+        let mut taints = pool
+            .pool
+            .taints
+            .iter()
+            .filter(|taint| untolerated(std::slice::from_ref(taint), &class.spec.tolerations).is_some());
+        if let Some(taint) = taints.next() {
+            let alone = taints.next().is_none() && as_is(term).is_some();
+            let fix = alone.then(|| format!("tolerate {taint}"));
+            let detail = format!("does not tolerate {taint}");
+            return Some(Finding::new(ReasonCode::TaintNotTolerated, detail).fix(fix));
+        }
+        if let Err(error) = term.check_offered(requirements) {
+            // What only hardware defines is missing from the pool and yet may be had from a type.
+            let from_types =
+                error.found.is_none() && shapes.iter().any(|shape| shape.offered.get(&error.key).is_some());
+            if !from_types {
+                let mut detail = error.to_string();
+                let fix = if error.found.is_none() {
+                    let near = nearest_key(&error, requirements, &shapes);
+                    if let Some(near) = &near {
+                        detail = format!("{}; did you mean {near}?", clipped(detail, TEXT_AT_MOST / 2));
+                    }
+                    self.define(&shapes, term, &Unlike { key: &error.key, needed: &error.needed, near })
+                } else {
+                    self.allow_in_pool(changed, term)
+                };
+                return Some(Finding::new(ReasonCode::IncompatibleRequirements, detail).fix(fix));
+            }
+        }
+        let compatible: Vec<(&Shape<'s>, u64)> = shapes
+            .iter()
+            .map(|shape| (*shape, shape.mask_of_all(term)))
+            .filter(|(_, mask)| *mask != 0)
+            .collect();
+        if compatible.is_empty() {
+            return Some(self.no_type(&shapes, term, changed));
+        }
+        let fitting: Vec<(&Shape<'s>, u64)> =
+            compatible.iter().copied().filter(|(shape, _)| fits(&class.requests, &shape.room)).collect();
+        if fitting.is_empty() {
+            return Some(self.too_large(&shapes, &compatible, term, changed));
+        }
+        let available: Vec<(&Shape<'s>, u64)> = fitting
+            .iter()
+            .map(|(shape, mask)| (*shape, self.to_be_had(shape, *mask)))
+            .filter(|(_, mask)| *mask != 0)
+            .collect();
+        if available.is_empty() {
+            let fix = self.allow_in_pool(changed, term).or_else(|| self.allow_in_pod(&shapes, term));
+            return Some(Finding::new(ReasonCode::NoOffering, self.gone(&fitting)).fix(fix));
+        }
+        if let Some(blocked) = self.blocked {
+            let finding = Finding::new(ReasonCode::TopologyConstraint, blocked.detail.clone());
+            return Some(finding.fix(blocked.fix.clone()));
+        }
+        if available.iter().all(|(shape, _)| shape.occupancy.space(&class.host) == 0) {
+            let detail = "its host ports or rules for one machine exclude the DaemonSets of every type";
+            return Some(Finding::new(ReasonCode::TopologyConstraint, detail));
+        }
+        let within =
+            |shape: &Shape<'_>| self.allowance.machines(self.pool, &shape.instance_type.capacity) > 0;
+        let allowed: Vec<(&Shape<'s>, u64)> =
+            available.iter().copied().filter(|(shape, _)| within(shape)).collect();
+        if allowed.is_empty() {
+            return Some(self.over_limit(&available));
+        }
+        self.too_alike(&allowed)
+    }
+
+    /// Which requirement leaves no type, alone or with the others.
+    fn no_type(&self, shapes: &[&Shape<'s>], term: &Requirements, changed: &mut Changed<'s>) -> Finding {
+        let reason = ReasonCode::NoInstanceType;
+        if shapes.is_empty() {
+            let fix = self.allow_in_pool(changed, term);
+            return Finding::new(reason, "the pool allows no instance type").fix(fix);
+        }
+        let alone = term.iter().find(|(key, set)| shapes.iter().all(|shape| shape.mask_of(key, set) == 0));
+        let mut near = None;
+        let mut detail = match alone {
+            Some((key, set)) => {
+                near = nearest_value(key, set, shapes).map(|near| (key, near));
+                format!("none of {} types has {}", shapes.len(), requirement(key, set))
+            }
+            None => format!("none of {} types satisfies all of its requirements together", shapes.len()),
+        };
+        let mut fix = None;
+        if let Some((key, (value, meant))) = near {
+            detail = format!("{detail}; did you mean {meant}?");
+            let mut corrected = term.clone();
+            corrected.remove(key);
+            corrected.constrain(key, &ValueSet::of([meant.as_str()]));
+            fix = self
+                .taking(shapes.iter().copied(), &corrected, &self.class.requests)
+                .map(|_| format!("use {meant} instead of {value}"));
+        }
+        let fix =
+            fix.or_else(|| self.allow_in_pool(changed, term)).or_else(|| self.allow_in_pod(shapes, term));
+        Finding::new(reason, detail).fix(fix)
+    }
+
+    /// The type that comes nearest, and by how much it is too small.
+    fn too_large(
+        &self,
+        shapes: &[&Shape<'s>],
+        compatible: &[(&Shape<'s>, u64)],
+        term: &Requirements,
+        changed: &mut Changed<'s>,
+    ) -> Finding {
+        let reason = ReasonCode::InsufficientResources;
+        let (requests, axes) = (&self.class.requests, &self.solver.catalog.axes);
+        let nearest = compatible
+            .iter()
+            .map(|(shape, mask)| (excess(requests, shape), shape.price(*mask), *shape))
+            .min_by(|(a, a_price, one), (b, b_price, two)| {
+                a.0.total_cmp(&b.0)
+                    .then(a.1.cmp(&b.1))
+                    .then(a.2.total_cmp(&b.2))
+                    .then(a_price.cmp(b_price))
+                    .then_with(|| one.instance_type.name.cmp(&two.instance_type.name))
+            });
+        let Some(((worst, short, _), _, shape)) = nearest else {
+            return Finding::new(reason, "no type is large enough");
+        };
+        let missing = shortages(axes, self.class, shape);
+        let parts: Vec<String> = missing
+            .iter()
+            .map(|one| format!("needs {}, closest allowed type gives {}", one.need, one.room))
+            .collect();
+        let mut detail = if parts.is_empty() {
+            "its DaemonSets alone fill every type".to_owned()
+        } else {
+            parts.join("; ")
+        };
+        detail = format!("{detail}: {}", shape.instance_type.name);
+        if missing.iter().any(|one| one.daemons_are_to_blame) {
+            detail += " (DaemonSets take the rest)";
+        }
+        let less = || {
+            let [one] = missing.as_slice() else { return None };
+            let (resource, room) = (one.resource?, one.amount);
+            let mut lower = requests.clone();
+            lower[one.axis] = room;
+            (short == 1 && room > 0 && resource != "pods").then_some(())?;
+            self.taking(compatible.iter().map(|(shape, _)| *shape), term, &lower)?;
+            Some(format!("request at most {} of {resource}", amount(resource, room)))
+        };
+        let wider = |changed: &mut Changed<'s>| {
+            self.allow_in_pool(changed, term).or_else(|| self.allow_in_pod(shapes, term))
+        };
+        let fix = if worst <= SMALL_EXCESS {
+            less().or_else(|| wider(changed))
+        } else {
+            wider(changed).or_else(less)
+        };
+        Finding::new(reason, detail).fix(fix)
+    }
+
+    /// Of these offerings, those that can be had: reservations that are used up cannot.
+    fn to_be_had(&self, shape: &Shape<'_>, mask: u64) -> u64 {
+        mask & shape.available
+            & shape.mask_where(|offering| {
+                offering.reservation.as_ref().is_none_or(|one| self.allowance.reserved(&one.id) > 0)
+            })
+    }
+
+    /// Offerings of types that would fit, none of which can be had.
+    fn gone(&self, fitting: &[(&Shape<'_>, u64)]) -> String {
+        let reserved: BTreeSet<&str> = fitting
+            .iter()
+            .flat_map(|(shape, mask)| {
+                let had = mask & shape.available;
+                shape.offerings.iter().enumerate().filter(move |(bit, _)| had & (1 << bit) != 0)
+            })
+            .filter_map(|(_, offering)| Some(&*offering.reservation.as_ref()?.id))
+            .collect();
+        if !reserved.is_empty() {
+            let list: Vec<&str> = reserved.into_iter().collect();
+            return format!(
+                "{} types fit, but no machine is left of reservation {}",
+                fitting.len(),
+                list.join(", ")
+            );
+        }
+        let (shape, mask) = fitting[0];
+        let (count, name) = (mask.count_ones(), &shape.instance_type.name);
+        format!(
+            "{} types fit, none can be had now: all {count} allowed offerings of {name} are unavailable",
+            fitting.len()
+        )
+    }
+
+    /// The limit that keeps every type out.
+    fn over_limit(&self, available: &[(&Shape<'s>, u64)]) -> Finding {
+        let Some((shape, _)) =
+            available.iter().min_by_key(|(shape, mask)| (shape.price(*mask), &shape.instance_type.name))
+        else {
+            return self.taken_by_others();
+        };
+        let (capacity, name) = (&shape.instance_type.capacity, &shape.instance_type.name);
+        let over = self.allowance.describe(self.pool).into_iter().find(|(what, left)| match what.as_str() {
+            "nodes" => *left == 0,
+            what => capacity.amount(what) > *left,
+        });
+        let mut detail = match over {
+            Some((what, _)) if what == "nodes" => "the pool's limit of nodes is reached".to_owned(),
+            Some((what, left)) => format!(
+                "the pool's {what} limit leaves {}; the cheapest machine that fits, {name}, has {}",
+                amount(&what, left),
+                amount(&what, capacity.amount(&what)),
+            ),
+            None => return self.taken_by_others(),
+        };
+        if self.outranked {
+            detail += "; more important pods took what the limit left";
+        }
+        Finding::new(ReasonCode::LimitExceeded, detail).fix(self.raise(available))
+    }
+
+    /// The label of which too few values are left for `minValues`.
+    fn too_alike(&self, allowed: &[(&Shape<'_>, u64)]) -> Option<Finding> {
+        let pool = self.solver.catalog.pools[self.pool].pool;
+        if self.min_values == MinValues::BestEffort {
+            return None;
+        }
+        let short: Vec<(&str, usize, usize)> = wanted_variety(pool)
+            .into_iter()
+            .map(|(key, least)| {
+                let mut values = BTreeSet::new();
+                for (shape, mask) in allowed {
+                    add_values(shape, mask & shape.paid, key, &mut values);
+                }
+                (key, least, values.len())
+            })
+            .filter(|(_, least, found)| found < least)
+            .collect();
+        let (key, least, found) = *short.first()?;
+        let detail = format!("minValues asks for {least} values of {key}, {found} would be left");
+        let fix = (short.len() == 1 && found > 0)
+            .then(|| format!("lower minValues of {key} in pool {} to {found}", pool.name));
+        Some(Finding::new(ReasonCode::MinValues, detail).fix(fix))
+    }
+
+    /// Nothing is in the way now, for one pod by itself.
+    fn taken_by_others(&self) -> Finding {
+        let pool = self.solver.catalog.pools[self.pool].pool;
+        let who = if self.outranked { "more important pods" } else { "other pods" };
+        let limited = !pool.limits.limited.is_empty() || pool.limits.nodes.is_some();
+        if limited || self.class.rules.is_free() {
+            let detail = format!("the pool's limit is used up by {who} of this plan");
+            Finding::new(ReasonCode::LimitExceeded, detail)
+        } else {
+            let detail = format!("its domains could not be kept in balance with {who} of this plan");
+            Finding::new(ReasonCode::TopologyConstraint, detail)
+        }
+    }
+}
+
+/// How far a shape is from holding a pod: the worst ratio, how many resources are short, the sum of ratios. A resource that a
+/// shape has nothing of is infinitely short.
+fn excess(requests: &[u64], shape: &Shape<'_>) -> (f64, u32, f64) {
+    let over = requests.iter().zip(&shape.room).filter(|(need, room)| need > room);
+    let ratios = over.map(|(need, room)| if *room == 0 { f64::INFINITY } else { real(*need) / real(*room) });
+    ratios.fold((0.0, 0, 0.0), |(worst, count, sum), ratio| (ratio.max(worst), count + 1, sum + ratio))
+}
+
+/// A resource of which a type has too little.
+pub(super) struct Shortage<'a> {
+    pub(super) axis: usize,
+    /// `None` for volumes.
+    pub(super) resource: Option<&'a str>,
+    /// What the type gives.
+    pub(super) amount: u64,
+    /// Both, for people.
+    pub(super) need: String,
+    pub(super) room: String,
+    /// Whether it would be enough without DaemonSets.
+    pub(super) daemons_are_to_blame: bool,
+}
+
+/// What a pod of a class lacks on a shape.
+fn shortages<'a>(axes: &'a Axes, class: &Class<'_>, shape: &Shape<'_>) -> Vec<Shortage<'a>> {
+    shortages_of(axes, &class.requests, shape)
+}
+
+/// What these requests lack on a shape.
+pub(super) fn shortages_of<'a>(axes: &'a Axes, requests: &[u64], shape: &Shape<'_>) -> Vec<Shortage<'a>> {
+    let pairs = requests.iter().zip(&shape.room).enumerate();
+    pairs
+        .filter(|(_, (need, room))| need > room)
+        .map(|(axis, (need, room))| match axes.resource(axis) {
+            Some(resource) => {
+                let (mut wanted, mut given) = (amount(resource, *need), amount(resource, *room));
+                if wanted == given {
+                    // Rounding would hide the difference.
+                    (wanted, given) = (need.to_string(), room.to_string());
+                }
+                Shortage {
+                    axis,
+                    resource: Some(resource),
+                    amount: *room,
+                    need: format!("{wanted} {resource}"),
+                    room: given,
+                    daemons_are_to_blame: room.saturating_add(shape.daemons.amount(resource)) >= *need
+                        && shape.daemons.amount(resource) > 0,
+                }
+            }
+            None => Shortage {
+                axis,
+                resource: None,
+                amount: *room,
+                need: format!("{need} volumes of {}", axes.driver(axis).unwrap_or("its driver")),
+                room: room.to_string(),
+                daemons_are_to_blame: false,
+            },
         })
         .collect()
 }
 
-/// The first constraint of one term that fails in one pool.
-fn reason(
-    catalog: &Catalog<'_>,
-    class: &Class<'_>,
-    allowance: &Allowance,
-    index: usize,
-    term: &Requirements,
-    blocked: Option<&str>,
-) -> (ReasonCode, String) {
-    let pool = &catalog.pools[index];
-    let requirements = match &pool.requirements {
-        Ok(requirements) => requirements,
-        Err(error) => {
-            return (ReasonCode::IncompatibleRequirements, format!("the pool cannot be read: {error}"));
-        }
-    };
-    if let Some(taint) = untolerated(&pool.pool.taints, &class.spec.tolerations) {
-        return (ReasonCode::TaintNotTolerated, format!("does not tolerate {taint}"));
-    }
-    let shapes: Vec<&Shape<'_>> = catalog.shapes.iter().filter(|shape| shape.pool == index).collect();
-    if let Err(error) = term.check_offered(requirements) {
-        // What only hardware defines is missing from the pool and yet may be had from a type.
-        let from_types =
-            error.found.is_none() && shapes.iter().any(|shape| shape.offered.get(&error.key).is_some());
-        if !from_types {
-            let hint =
-                if error.found.is_none() { hint(&error, requirements, &shapes) } else { String::new() };
-            return (ReasonCode::IncompatibleRequirements, format!("{error}{hint}"));
-        }
-    }
-    let compatible: Vec<(&Shape<'_>, u64)> =
-        shapes.iter().map(|shape| (*shape, shape.mask_of_all(term))).filter(|(_, mask)| *mask != 0).collect();
-    if compatible.is_empty() {
-        return (ReasonCode::NoInstanceType, no_type(&shapes, term));
-    }
-    let fitting: Vec<&(&Shape<'_>, u64)> =
-        compatible.iter().filter(|(shape, _)| fits(&class.requests, &shape.room)).collect();
-    if fitting.is_empty() {
-        return (ReasonCode::InsufficientResources, too_large(class.spec, &class.requests, &compatible));
-    }
-    let available: Vec<&Shape<'_>> =
-        fitting.iter().filter(|(shape, mask)| mask & shape.available != 0).map(|(shape, _)| *shape).collect();
-    let Some(smallest) =
-        available.iter().min_by_key(|shape| (shape.price(shape.available), &shape.instance_type.name))
-    else {
-        let (shape, mask) = fitting[0];
-        let (count, name) = (mask.count_ones(), &shape.instance_type.name);
-        return (
-            ReasonCode::NoOffering,
-            format!(
-                "{} types fit, none can be had now: all {count} allowed offerings of {name} are unavailable",
-                fitting.len()
-            ),
-        );
-    };
-    if let Some(blocked) = blocked {
-        return (ReasonCode::TopologyConstraint, blocked.to_owned());
-    }
-    let capacity = &smallest.instance_type.capacity;
-    let over = allowance.describe(index).into_iter().find(|(name, left)| match name.as_str() {
-        "nodes" => *left == 0,
-        name => capacity.amount(name) > *left,
+/// Volumes and node constraints that exclude each other.
+fn apart(spec: &PodSpec) -> String {
+    let volumes = spec.volume_topology.iter().map(|alternatives| {
+        let words = alternatives.iter().map(|term| {
+            let list: Vec<String> = term.iter().map(ToString::to_string).collect();
+            list.join(" and ")
+        });
+        words.collect::<Vec<_>>().join(" or ")
     });
-    let name = &smallest.instance_type.name;
-    let detail = match over {
-        Some((what, _)) if what == "nodes" => "the pool's limit of nodes is reached".to_owned(),
-        Some((what, left)) => format!(
-            "the pool's {what} limit leaves {}; the cheapest machine that fits, {name}, has {}",
-            amount(&what, left),
-            amount(&what, capacity.amount(&what)),
-        ),
-        None => format!("the pool's limit is used up by other pods of this plan; {name} would fit"),
-    };
-    (ReasonCode::LimitExceeded, detail)
-}
-
-/// Which requirement leaves no type, alone or with the others.
-fn no_type(shapes: &[&Shape<'_>], term: &Requirements) -> String {
-    if shapes.is_empty() {
-        return "the pool allows no instance type".to_owned();
-    }
-    let alone = term.iter().find(|(key, set)| shapes.iter().all(|shape| shape.mask_of(key, set) == 0));
-    match alone {
-        Some((key, set)) => {
-            let needed: Vec<String> = set.to_requirements(key).iter().map(ToString::to_string).collect();
-            format!("none of {} types has {}", shapes.len(), needed.join(" and "))
-        }
-        None => format!("none of {} types satisfies all of its requirements together", shapes.len()),
-    }
-}
-
-/// The type that comes nearest, and by how much it is too small.
-fn too_large(spec: &PodSpec, requests: &Amounts, compatible: &[(&Shape<'_>, u64)]) -> String {
-    let excess = |shape: &Shape<'_>| {
-        let over = requests.iter().zip(&shape.room).filter(|(need, room)| need > room);
-        over.map(|(need, room)| real(*need) / real((*room).max(1)))
-            .fold((0_u32, 0.0_f64), |(count, most), ratio| (count + 1, most.max(ratio)))
-    };
-    let nearest = compatible.iter().map(|(shape, _)| (excess(shape), *shape)).min_by(|(a, one), (b, two)| {
-        a.0.cmp(&b.0)
-            .then(a.1.total_cmp(&b.1))
-            .then_with(|| one.instance_type.name.cmp(&two.instance_type.name))
-    });
-    let Some((_, shape)) = nearest else { return "no type is large enough".to_owned() };
-    let parts: Vec<String> = resources(&spec.requests)
-        .into_iter()
-        .map(|name| (spec.requests.amount(&name), shape.room_list.amount(&name), name))
-        .filter(|(need, room, _)| need > room)
-        .map(|(need, room, name)| {
-            format!(
-                "needs {} {name}, closest allowed type gives {}",
-                amount(&name, need),
-                amount(&name, room)
-            )
-        })
-        .collect();
-    let parts =
-        if parts.is_empty() { "its DaemonSets alone fill every type".to_owned() } else { parts.join("; ") };
-    format!("{parts}: {}", shape.instance_type.name)
-}
-
-fn resources(list: &ResourceList) -> Vec<String> {
-    let common = ["cpu", "memory", "ephemeral-storage", "pods"].map(str::to_owned);
-    common.into_iter().chain(list.extended.keys().cloned()).collect()
-}
-
-/// An amount as people read it.
-fn amount(name: &str, amount: u64) -> String {
-    match name {
-        "cpu" => MilliCpu(amount).to_string(),
-        "memory" | "ephemeral-storage" => Bytes(amount).to_string(),
-        name if name.starts_with("hugepages-") => Bytes(amount).to_string(),
-        _ => amount.to_string(),
-    }
-}
-
-/// `; did you mean …?` where a known key is a few letters away.
-fn hint(error: &Incompatible, pool: &Requirements, shapes: &[&Shape<'_>]) -> String {
-    let from_types = shapes.iter().flat_map(|shape| shape.offered.iter()).map(|(key, _)| key);
-    let measured = [
-        hardware::GPU_MODEL,
-        hardware::GPU_COUNT,
-        hardware::CPU_MODEL,
-        hardware::CPU_VENDOR,
-        hardware::CPU_ISA,
-    ];
-    let known =
-        WELL_KNOWN.iter().copied().chain(pool.iter().map(|(key, _)| key)).chain(from_types).chain(measured);
-    let known = known
-        .filter(|key| ![karpenter::REGISTERED, karpenter::INITIALIZED, kubernetes::HOSTNAME].contains(key));
-    let near = known.map(|key| (distance(key, &error.key), key)).min();
-    match near {
-        Some((1..=2, key)) => format!("; did you mean {key}?"),
-        // The right name under a wrong prefix.
-        _ => {
-            let name = error.key.rsplit('/').next().unwrap_or(&error.key);
-            let same =
-                WELL_KNOWN.iter().find(|key| key.rsplit('/').next() == Some(name) && **key != error.key);
-            same.map_or_else(String::new, |key| format!("; did you mean {key}?"))
-        }
-    }
-}
-
-/// Levenshtein distance.
-fn distance(one: &str, two: &str) -> usize {
-    let two: Vec<char> = two.chars().collect();
-    let mut row: Vec<usize> = (0..=two.len()).collect();
-    for (i, c) in one.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, d) in two.iter().enumerate() {
-            let replaced = diagonal + usize::from(c != *d);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[two.len()]
+    let reach: BTreeSet<String> = volumes.collect();
+    let list: Vec<String> = reach.into_iter().collect();
+    format!(
+        "its volumes and its node constraints leave no node: volumes are reached from {}",
+        list.join("; ")
+    )
 }

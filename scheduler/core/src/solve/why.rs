@@ -7,59 +7,123 @@ use super::classes::Class;
 use super::settle::{Binding, Pins};
 use super::topology::{Constraint, ConstraintKind, Domain};
 
+/// A constraint between pods that no domain satisfies.
+#[derive(Debug, Clone)]
+pub(super) struct Blocked {
+    /// The constraint, the domain that comes nearest, and the numbers.
+    pub(super) detail: String,
+    /// One change that opens that domain.
+    pub(super) fix: Option<String>,
+}
+
+/// What fails in one domain.
+#[derive(Debug, Default)]
+struct Failing {
+    constraints: Vec<Constraint>,
+    /// Whether pods that are there keep it away.
+    unwelcome: Option<String>,
+    /// How far a skew is over what is allowed, the most.
+    excess: u32,
+}
+
 impl Solver<'_> {
-    /// The first constraint that fails in the domain that comes nearest; `None` where some domain would take a pod.
-    pub(super) fn blocked_by(&mut self, class: &Class<'_>) -> Option<String> {
+    /// The constraint that fails in the domain that comes nearest; `None` where some domain would take a pod.
+    pub(super) fn blocked_by(&mut self, class: &Class<'_>) -> Option<Blocked> {
         if class.rules.hard.is_empty() && class.rules.counted.is_empty() && class.host.is_empty() {
             return None;
         }
         let Ok(terms) = &class.terms else { return None };
         let places = self.places_for(class, terms);
         let binding = Binding { constraints: class.rules.hard.clone(), host: Rc::clone(&class.host) };
-        let mut nearest: Option<String> = None;
-        let mut cells_seen = 0;
+        let mut nearest: Option<((bool, usize, u32), Blocked)> = None;
         for term in terms {
             let masks = self.masks.of(&self.catalog, term, &class.pools);
             for (pins, buyable) in self.domains(class, &binding, &Rc::new(term.clone()), &masks, &places) {
-                cells_seen += 1;
-                match self.failing(class, &pins) {
-                    Some(why) => nearest = nearest.or(Some(why)),
-                    None if buyable
-                        && class.host.needs.iter().all(|need| self.may_start(class, need.group)) =>
-                    {
-                        return None;
-                    }
-                    None => nearest = nearest.or_else(|| self.failing_host(class)),
+                let failing = self.failing(class, &pins);
+                let count = failing.constraints.len() + usize::from(failing.unwelcome.is_some());
+                let starts = class.host.needs.iter().all(|need| self.may_start(class, need.group));
+                if count == 0 && buyable && starts {
+                    return None;
+                }
+                let Some(blocked) = self.words(class, &pins, failing, buyable && starts) else { continue };
+                let rank = (!buyable, count, blocked.0);
+                if nearest.as_ref().is_none_or(|(least, _)| rank < *least) {
+                    nearest = Some((rank, blocked.1));
                 }
             }
         }
-        if cells_seen == 0 { None } else { nearest }
+        nearest.map(|(_, blocked)| blocked)
+    }
+
+    /// What fails in words, and how much it is over.
+    fn words(
+        &self,
+        class: &Class<'_>,
+        pins: &Pins,
+        failing: Failing,
+        otherwise_open: bool,
+    ) -> Option<(u32, Blocked)> {
+        let Failing { constraints, unwelcome, excess } = failing;
+        let Some(constraint) = constraints.first() else {
+            let detail = unwelcome.or_else(|| self.failing_host(class))?;
+            return Some((excess, Blocked { detail, fix: None }));
+        };
+        let (key, value) = self.value_of(constraint.group, pins)?;
+        let alone = constraints.len() == 1 && unwelcome.is_none() && otherwise_open;
+        let fix = match constraint.kind {
+            ConstraintKind::Spread { max_skew, .. } if alone => {
+                let name = self.topology.key_name(key);
+                Some(format!("raise maxSkew over {name} to {}", max_skew.saturating_add(excess)))
+            }
+            _ => None,
+        };
+        Some((excess, Blocked { detail: self.describe(class, *constraint, key, value), fix }))
+    }
+
+    /// The domain of a group among those chosen: key and value.
+    fn value_of(&self, group: u32, pins: &Pins) -> Option<(usize, usize)> {
+        match self.topology.domain(group) {
+            Domain::Label(key) => pins.iter().find(|(one, _)| *one == key).copied(),
+            Domain::Host => None,
+        }
     }
 
     fn may_start(&self, class: &Class<'_>, group: u32) -> bool {
         class.is_counted(group) && self.counts.anywhere(group) == 0
     }
 
-    /// The first constraint that a domain breaks.
-    fn failing(&self, class: &Class<'_>, pins: &Pins) -> Option<String> {
-        let value_of = |group| match self.topology.domain(group) {
-            Domain::Label(key) => pins.iter().find(|(one, _)| *one == key).copied(),
-            Domain::Host => None,
-        };
+    /// The constraints that a domain breaks.
+    fn failing(&self, class: &Class<'_>, pins: &Pins) -> Failing {
+        let mut failing = Failing::default();
         for constraint in &class.rules.hard {
-            let Some((key, value)) = value_of(constraint.group) else { continue };
-            if !self.counts.allows(*constraint, value, class.is_counted(constraint.group)) {
-                return Some(self.describe(class, *constraint, key, value));
+            let Some((_, value)) = self.value_of(constraint.group, pins) else { continue };
+            let counted = class.is_counted(constraint.group);
+            if self.counts.allows(*constraint, value, counted) {
+                continue;
             }
+            if let ConstraintKind::Spread { max_skew, min_domains } = constraint.kind {
+                let with = self.counts.pods(constraint.group, value) + u32::from(counted);
+                let least = self.counts.least(constraint.group, min_domains);
+                let over = with.saturating_sub(least.saturating_add(max_skew));
+                failing.excess = failing.excess.max(over);
+            }
+            failing.constraints.push(*constraint);
         }
+        let spreads = |group| {
+            let of =
+                |one: &&Constraint| one.group == group && matches!(one.kind, ConstraintKind::Spread { .. });
+            failing.constraints.iter().any(|one| of(&one))
+        };
         for group in &class.rules.counted {
-            let Some((key, value)) = value_of(*group) else { continue };
-            if !self.counts.welcomes(*group, value) {
+            let Some((key, value)) = self.value_of(*group, pins) else { continue };
+            // Its siblings there have the same spread constraint, which is named already.
+            if !self.counts.welcomes(*group, value) && !spreads(*group) {
                 let (name, text) = (self.topology.key_name(key), &self.topology.values(key)[value]);
-                return Some(format!("pods in {name} {text} keep pods like it away"));
+                failing.unwelcome = Some(format!("pods in {name} {text} keep pods like it away"));
+                break;
             }
         }
-        None
+        failing
     }
 
     fn describe(&self, class: &Class<'_>, constraint: Constraint, key: usize, value: usize) -> String {

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use assay_core::catalog::CapacityType;
-use assay_core::model::{Plan, PlannedClaim, PodId, PoolReason, ResourceList, Snapshot};
+use assay_core::model::{
+    InstanceTypeOption, Plan, PlannedClaim, PodId, PoolReason, ResourceList, RuledOut, Snapshot,
+};
 use assay_core::requirement::Requirement;
 use assay_shared::Quantity;
 use assay_shared::units::{Bytes, MilliCpu};
@@ -50,6 +52,16 @@ struct Explanation {
     allocatable: BTreeMap<String, String>,
     /// The next best types that would do, cheapest first.
     alternatives: Vec<Alternative>,
+    /// Cheaper types that would not do, cheapest first.
+    ruled_out: Vec<Excluded>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Excluded {
+    instance_type: String,
+    price_per_hour: f64,
+    why: String,
 }
 
 #[derive(Debug, Serialize)]
@@ -157,16 +169,20 @@ fn explanation(snapshot: &Snapshot, claim: &PlannedClaim) -> Explanation {
     let pool = snapshot.pools.iter().find(|pool| pool.name == claim.pool);
     let types = pool.map_or(&[][..], |pool| snapshot.instance_types_of(pool));
     let chosen = types.iter().find(|candidate| candidate.name == claim.instance_type);
-    let others = claim.options.iter().filter(|option| option.name != claim.instance_type);
+    let why = claim.explanation.as_deref().cloned().unwrap_or_default();
+    let alternative = |option: InstanceTypeOption| Alternative {
+        instance_type: option.name.to_string(),
+        price_per_hour: option.price.usd(),
+    };
+    let excluded = |one: RuledOut| Excluded {
+        instance_type: one.name.to_string(),
+        price_per_hour: one.price.usd(),
+        why: one.why,
+    };
     Explanation {
         allocatable: chosen.map(|chosen| quantities(&chosen.allocatable())).unwrap_or_default(),
-        alternatives: others
-            .take(3)
-            .map(|option| Alternative {
-                instance_type: option.name.to_string(),
-                price_per_hour: option.price.usd(),
-            })
-            .collect(),
+        alternatives: why.next.into_iter().map(alternative).collect(),
+        ruled_out: why.ruled_out.into_iter().map(excluded).collect(),
     }
 }
 
