@@ -135,6 +135,8 @@ fn too_few_domains_count_as_an_empty_one() {
     let plan = solved(&input);
     assert_eq!(counts(&input, &plan, "web"), [1, 1]);
     assert_eq!(plan.unschedulable.len(), 1);
+    let fix = plan.unschedulable[0].reasons[0].fix.as_deref();
+    assert_eq!(fix, Some("raise maxSkew over topology.kubernetes.io/zone to 2"));
 }
 
 #[test]
