@@ -142,6 +142,12 @@ pub(super) fn reasons<'s>(
             .map(|one| one.unwrap_or_else(|| case.taken_by_others()))
             .reduce(|best, next| if next.reason > best.reason { next } else { best })
             .unwrap_or_else(|| Finding::new(ReasonCode::InvalidPod, "no node selector term can hold"));
+        if in_gang {
+            // One reason for the gang. What lets one pod in need not let the gang in: no fix.
+            let detail = format!("{}; pool {}: {}", found[0].detail, one.pool.name, furthest.detail);
+            found[0].detail = clipped(detail, TEXT_AT_MOST);
+            continue;
+        }
         found.push(furthest.of(Some(&one.pool.name)));
     }
     found
