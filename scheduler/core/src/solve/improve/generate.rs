@@ -112,7 +112,7 @@ impl Program {
                     }
                 }
             }
-            filler.work += (model.kinds.len() * model.axes) as u64;
+            filler.work += (2 * model.kinds.len() * (model.axes + 2)) as u64 + 100;
             let (cost, pattern, amount) = match best {
                 Some((_, kind, fit)) => {
                     let count = u32::try_from(fit).unwrap_or(u32::MAX);
@@ -150,7 +150,7 @@ impl Program {
     /// Takes in a pattern, without the items that are not in scope; whether it was new.
     pub(super) fn add(&mut self, model: &Model, pattern: &Rc<Pattern>) -> bool {
         let outside = |(item, _): &(u32, u32)| self.row_of[*item as usize] == u32::MAX;
-        self.master.work += 40 + 10 * pattern.items.len() as u64;
+        self.master.work += 80 + 15 * pattern.items.len() as u64;
         let pattern = if pattern.items.iter().any(outside) {
             let items = pattern.items.iter().filter(|item| !outside(item)).copied().collect();
             Rc::new(Pattern { kind: pattern.kind, items })

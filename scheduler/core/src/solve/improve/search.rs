@@ -115,7 +115,11 @@ impl<'m> Search<'m> {
     /// Only the lower bound.
     pub(super) fn bound(&mut self) {
         let scope = self.everything();
-        if !scope.items.is_empty() && scope.items.len() <= ROWS_AT_MOST {
+        if scope.items.is_empty() {
+            return;
+        }
+        self.lower_bound = UsdPerHour(self.resource_bound(&scope));
+        if scope.items.len() <= ROWS_AT_MOST && self.budget > 0 {
             self.root(&scope);
         }
     }
@@ -126,6 +130,7 @@ impl<'m> Search<'m> {
             self.best.clear();
             return;
         }
+        self.lower_bound = UsdPerHour(self.resource_bound(&scope).min(self.best_cost));
         if self.best.is_empty()
             && let Some(packing) = self.greedy(&scope)
         {
@@ -199,6 +204,16 @@ impl<'m> Search<'m> {
         Scope::new(self.model.count.clone(), most)
     }
 
+    /// What resources alone cost: the relaxation of one bin is all it takes, for any number of items.
+    fn resource_bound(&mut self, scope: &Scope) -> u64 {
+        let model = self.model;
+        let limits = vec![0.0; model.kinds.len()];
+        let worth = resource_worth(model, &scope.items, &scope.left);
+        let (bound, _) = bound::certified(model, scope, &mut self.filler, &worth, &limits, 0);
+        self.pay_filler();
+        bound
+    }
+
     /// The linear program of everything, and the lower bound.
     fn root(&mut self, scope: &Scope) -> Option<Program> {
         let model = self.model;
@@ -224,10 +239,7 @@ impl<'m> Search<'m> {
         if ended == Ended::Failed {
             return None;
         }
-        // At the worth of resources the relaxation alone is as good as any bound on resources.
-        let limits = vec![0.0; model.kinds.len()];
-        let worth = resource_worth(model, &scope.items, &scope.left);
-        let (mut bound, _) = bound::certified(model, scope, &mut self.filler, &worth, &limits, 0);
+        let mut bound = self.resource_bound(scope);
         for _ in 0..12 {
             let worth = program.worth(model);
             let limits = program.limit_prices();
@@ -484,7 +496,7 @@ impl<'m> Search<'m> {
                     program.add(model, pattern);
                 }
             }
-            self.pay(8 * self.pool.len() as u64);
+            self.pay(20 * self.pool.len() as u64);
             for ((pattern, _), taken) in self.best.iter().zip(&chosen) {
                 if *taken > 0 {
                     program.add(model, pattern);
