@@ -5,10 +5,10 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 CARGO ?= cargo
 
-.PHONY: help demo test bench lint fmt docs build tools
+.PHONY: help demo test bench bench-cost lint fmt docs build tools
 
 help: ## Show this list
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 tools: # What the build needs, and how to get it where it is missing.
 	@command -v $(CARGO) >/dev/null || { \
@@ -27,6 +27,9 @@ test: tools ## Run all tests
 
 bench: tools ## Measure survey, solver and fleet link; prints a table
 	$(CARGO) run --release --locked -p assay-bench
+
+bench-cost: tools ## Measure what plans cost against proven bounds; writes bench/results/cost.md
+	$(CARGO) run --release --locked -p assay-bench -- cost
 
 lint: tools ## Format, clippy and docs, warnings denied
 	$(CARGO) fmt --all -- --check

@@ -1,5 +1,6 @@
 //! Benchmarks: `make bench` prints them as one table, with the machine they ran on.
 
+mod cost;
 mod fleet;
 
 use std::collections::BTreeMap;
@@ -20,6 +21,9 @@ use assay_shared::units::{Bytes, MilliCpu};
 fn main() -> anyhow::Result<()> {
     if let Some(done) = fleet::child() {
         return done;
+    }
+    if std::env::args().nth(1).as_deref() == Some("cost") {
+        return cost::run(&machine());
     }
     println!("machine: {}", machine());
     println!("{:<52} {:>12} {:>12} {:>12}", "", "median", "fastest", "slowest");
