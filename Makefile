@@ -5,10 +5,10 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 CARGO ?= cargo
 
-.PHONY: help demo test bench bench-cost lint fmt docs build tools
+.PHONY: help demo test bench bench-cost bench-karpenter bench-growth bench-warm lint fmt docs build tools
 
 help: ## Show this list
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 tools: # What the build needs, and how to get it where it is missing.
 	@command -v $(CARGO) >/dev/null || { \
@@ -30,6 +30,15 @@ bench: tools ## Measure survey, solver and fleet link; prints a table
 
 bench-cost: tools ## Measure what plans cost against proven bounds; writes bench/results/cost.md
 	$(CARGO) run --release --locked -p assay-bench -- cost
+
+bench-karpenter: tools ## Measure side by side with Karpenter's own scheduler (needs Go); writes bench/results/karpenter.md
+	$(CARGO) run --release --locked -p assay-bench -- karpenter
+
+bench-growth: tools ## Measure how solving grows with pods, types and nodes; writes bench/results/growth.md
+	$(CARGO) run --release --locked -p assay-bench -- growth
+
+bench-warm: tools ## Measure one pod arriving at a large cluster; writes bench/results/warm.md
+	$(CARGO) run --release --locked -p assay-bench -- warm
 
 lint: tools ## Format, clippy and docs, warnings denied
 	$(CARGO) fmt --all -- --check

@@ -46,6 +46,18 @@ const SERVER: &str = "fleet-server";
 const SWARM: &str = "fleet-swarm";
 const AGENT: &str = "fleet-agent";
 
+/// Measures, and prints a line for each figure.
+pub(crate) fn run() -> anyhow::Result<()> {
+    let figures = measure()?;
+    let (kib, mib) = (|bytes| bytes >> 10, |bytes| bytes >> 20);
+    let agents = format!("{} agents connected and reported", figures.agents);
+    println!("{agents:<52} {:>10.2} s", figures.connected_after.as_secs_f64());
+    println!("{:<52} {:>8} KiB", "    server memory per agent", kib(figures.server_bytes_per_agent));
+    println!("{:<52} {:>12.0}", "    reports per second and core", figures.reports_per_core_second);
+    println!("{:<52} {:>8} MiB", "    memory of assay-agent run", mib(figures.agent_bytes));
+    Ok(())
+}
+
 /// What was measured.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct FleetFigures {

@@ -157,6 +157,15 @@ impl<'s> Solver<'s> {
             self.shared_volumes.insert(Arc::clone(id), number);
         }
         drop(by_name);
+        // What is attached to a node already takes no room there again.
+        for one in running.iter().filter(|one| !one.pod.volumes.is_empty()) {
+            let shared = one.pod.volumes.iter().filter_map(|volume| {
+                let axis = self.catalog.axes.of_driver(&volume.driver)?;
+                Some((u16::try_from(axis).ok()?, *self.shared_volumes.get(&volume.id)?))
+            });
+            let rules = host::HostRules { shared_volumes: shared.collect(), ..host::HostRules::default() };
+            self.places[one.place].occupancy.add(&rules, 1);
+        }
         let mut seen: FxHashSet<*const PodSpec> = FxHashSet::default();
         for one in running.iter().filter(|one| binds_others(&one.pod.spec)) {
             if seen.insert(Arc::as_ptr(&one.pod.spec)) {
@@ -461,7 +470,9 @@ impl<'s> Solver<'s> {
             } else {
                 holding.map(|(shape, _)| shape.tier).min().unwrap_or(0)
             };
-            let last = if outcome.limited { tiers } else { first };
+            // Constraints between pods may have sent some to a lighter pool, each for itself.
+            let anywhere = outcome.limited || !class.rules.is_free() || !class.host.is_empty();
+            let last = if anywhere { tiers } else { first };
             let all = &mut masks[piece.class];
             all.resize(self.catalog.shapes.len(), 0);
             for (all, (shape, mask)) in all.iter_mut().zip(shapes()) {

@@ -15,11 +15,8 @@ use super::options::SolveOptions;
 use super::pack::{self, Bin, Filling};
 use super::settle::{Lessons, Piece, Settled, Waiting};
 
-/// Tries with what earlier ones taught, at most. Lessons are about limits that bind, which is rare.
-const TRIES: usize = 8;
-
-/// Of these, the first so many only lower how many pods of a class are placed; later ones also close single domains.
-const TRIES_BY_TOTAL: usize = 4;
+/// Tries of each kind with what earlier ones taught, at most. Lessons are about limits that bind, which is rare.
+const TRIES: usize = 5;
 
 /// Where everything went.
 #[derive(Debug, Clone)]
@@ -50,45 +47,57 @@ impl Solver<'_> {
         let mut by_priority = false;
         let priorities = classes.iter().any(|class| class.priority != classes[0].priority);
         let mut gangs_out = FxHashSet::default();
-        for attempt in 1.. {
+        let mut tries = 0;
+        // The best outcome that keeps every promise, and what it was made with.
+        let mut best: Option<(u64, Lessons)> = None;
+        loop {
             let mut outcome = self.attempt(classes, allowance, &lessons, by_priority, options);
             outcome.broken_gangs.clone_from(&gangs_out);
-            let scarce = outcome.limited && outcome.left.iter().any(|left| *left > 0);
-            if scarce && priorities && !by_priority {
+            let left: u64 = outcome.left.iter().sum();
+            if outcome.limited && left > 0 && priorities && !by_priority {
                 // There is not enough for everybody: the most important choose first.
                 by_priority = true;
-                lessons.total.clear();
-                lessons.cells.clear();
+                lessons.forget();
                 self.reset(&start);
                 continue;
             }
             if let Some(gang) = self.broken_gang(classes, &outcome, &lessons) {
                 gangs_out.extend(gang.iter().copied());
                 lessons.excluded.extend(gang);
-                lessons.total.clear();
-                lessons.cells.clear();
+                lessons.forget();
                 self.reset(&start);
                 continue;
             }
-            if outcome.unkept.is_empty() {
+            let kept = outcome.unkept.is_empty();
+            if kept && (tries == 0 || left == 0 || lessons.is_final) {
                 return outcome;
             }
-            if attempt >= TRIES {
+            if kept && best.as_ref().is_none_or(|(least, _)| left < *least) {
+                best = Some((left, lessons.clone()));
+            }
+            tries += 1;
+            if lessons.is_final {
                 self.prune(classes, &mut outcome);
                 return outcome;
             }
-            for (piece, missing) in &outcome.unkept {
-                let piece = &outcome.settled.pieces[*piece];
-                let placed: u64 = outcome.placed_of(piece.class);
-                lessons.total.insert(piece.class, placed);
-                if attempt > TRIES_BY_TOTAL {
-                    let kept = outcome.placed_in(piece.class, piece).saturating_sub(*missing);
-                    lessons.cells.insert((piece.class, piece.pins.clone()), kept);
+            self.reset(&start);
+            // First with domains closed that had no room, then with fewer pods, then with whichever left out least.
+            match tries {
+                _ if kept && tries < TRIES => {
+                    tries = TRIES;
+                    lessons.forget();
+                }
+                _ if tries < TRIES => lessons.close_domains(&outcome),
+                TRIES => lessons.forget(),
+                _ if tries < 2 * TRIES && !kept => lessons.lower_totals(&outcome),
+                _ => {
+                    if let Some((_, best)) = &best {
+                        lessons = best.clone();
+                    }
+                    lessons.is_final = true;
                 }
             }
-            self.reset(&start);
         }
-        unreachable!("the loop ends after so many tries")
     }
 
     fn attempt(
@@ -111,6 +120,8 @@ impl Solver<'_> {
         let mut open = pack::Opened::default();
         let mut filling: Option<Filling> = None;
         let mut first = 0;
+        // Pods that wait for less important ones: they are looked at again with those.
+        let mut later: Vec<Waiting> = Vec::new();
         while first < classes.len() {
             // Classes are sorted by priority.
             let same = |class: &&Class<'_>| !by_priority || class.priority == classes[first].priority;
@@ -119,12 +130,11 @@ impl Solver<'_> {
                 .map(|class| Waiting { class, count: classes[class].pods.len() as u64, rung: 0 })
                 .collect();
             first += band;
+            waiting.splice(0..0, later.drain(..));
             while !waiting.is_empty() {
                 let from = outcome.settled.pieces.len();
                 let rest = self.settle(classes, waiting, lessons, &mut outcome.settled);
-                for one in rest {
-                    outcome.left[one.class] += one.count;
-                }
+                later.extend(rest.into_iter().map(|one| Waiting { rung: 0, ..one }));
                 if outcome.settled.pieces.len() == from {
                     break;
                 }
@@ -260,12 +270,13 @@ impl Solver<'_> {
                 self.counts.remove(*group, *value, count);
             }
             let class = piece.class;
-            if !piece.pins.is_empty() {
+            let rung = piece.rung + 1;
+            let steps_down = rung < classes[class].ladder.rungs.len();
+            if !piece.pins.is_empty() && !steps_down {
                 outcome.unkept.push((from + offset, *left));
             }
-            let (rung, is_pinned) = (piece.rung + 1, !piece.pins.is_empty());
             outcome.settled.give_back(class, *left);
-            if rung < classes[class].ladder.rungs.len() && !is_pinned {
+            if steps_down {
                 *waiting.entry((class, rung)).or_default() += left;
             }
         }
@@ -317,6 +328,30 @@ fn attempts(options: &SolveOptions, pieces: usize) -> usize {
     options.attempts.clamp(1, affordable)
 }
 
+impl Lessons {
+    fn forget(&mut self) {
+        self.total.clear();
+        self.cells.clear();
+    }
+
+    /// Fewer pods in the domains that did not get the machines they were promised.
+    fn close_domains(&mut self, outcome: &Outcome) {
+        for (piece, _) in &outcome.unkept {
+            let piece = &outcome.settled.pieces[*piece];
+            let kept = outcome.settled.in_cell(piece.class, &piece.pins, &outcome.unkept);
+            self.cells.insert((piece.class, piece.pins.clone()), kept);
+        }
+    }
+
+    /// Fewer pods of the classes of which some did not get a machine.
+    fn lower_totals(&mut self, outcome: &Outcome) {
+        for (piece, _) in &outcome.unkept {
+            let class = outcome.settled.pieces[*piece].class;
+            self.total.insert(class, outcome.settled.placed_total(class));
+        }
+    }
+}
+
 /// One way to pack.
 struct Packing {
     open: pack::Opened,
@@ -336,19 +371,6 @@ impl Packing {
 }
 
 impl Outcome {
-    /// Pods of a class that have a place or a machine.
-    fn placed_of(&self, class: usize) -> u64 {
-        self.settled.placed_total(class)
-    }
-
-    /// Pods of a class with the domains of a piece, asked for before the piece was cut.
-    fn placed_in(&self, class: usize, piece: &Piece) -> u64 {
-        let pieces = self.settled.pieces.iter();
-        let bought: u64 =
-            pieces.filter(|one| one.class == class && one.pins == piece.pins).map(|one| one.count).sum();
-        bought
-    }
-
     fn take_back(&mut self, class: usize) {
         let mine: FxHashSet<usize> = (0..self.settled.pieces.len())
             .filter(|piece| self.settled.pieces[*piece].class == class)

@@ -57,6 +57,8 @@ pub(super) struct Lessons {
     pub(super) cells: FxHashMap<(usize, Pins), u64>,
     /// Classes that are left out as a whole.
     pub(super) excluded: FxHashSet<usize>,
+    /// Whether nothing more is to be learned.
+    pub(super) is_final: bool,
 }
 
 /// What settling decided so far.
@@ -78,6 +80,16 @@ impl Settled {
         self.total.get(&class).copied().unwrap_or(0)
     }
 
+    /// Pods of a class that keep their place or machine in one choice of domains; `unkept` are pieces that lost theirs.
+    pub(super) fn in_cell(&self, class: usize, pins: &Pins, unkept: &[(usize, u64)]) -> u64 {
+        let assigned = self.cells.get(&(class, pins.clone())).copied().unwrap_or(0);
+        let lost = unkept.iter().filter(|(piece, _)| {
+            let piece = &self.pieces[*piece];
+            piece.class == class && piece.pins == *pins
+        });
+        assigned.saturating_sub(lost.map(|(_, count)| count).sum())
+    }
+
     /// Counts pods of a class that have neither any more.
     pub(super) fn give_back(&mut self, class: usize, count: u64) {
         if let Some(total) = self.total.get_mut(&class) {
@@ -93,6 +105,8 @@ struct Cell {
     requirements: Rc<Requirements>,
     /// Price of the cheapest machine, where one could be bought.
     price: Option<u64>,
+    /// The heaviest tier of pools that has one.
+    tier: usize,
     /// Places that might take a pod, in order, and how many of them are known to be full.
     places: Vec<usize>,
     full: usize,
@@ -107,9 +121,12 @@ pub(super) struct Binding {
     pub(super) host: Rc<HostRules>,
 }
 
-/// How good a cell is, best first: pods it is compared by, whether others of the group are elsewhere, whether places are full,
-/// price, company.
-type Rank = (u32, bool, bool, u64, u32);
+/// Where a pod is counted.
+type Counted = SmallVec<[(GroupId, Option<usize>); 4]>;
+
+/// How good a cell is, best first: tier of pools, whether constraints of pods there would be worse off, pods it is compared by,
+/// whether others of the group are elsewhere, whether places are full, price, company.
+type Rank = (usize, bool, u32, bool, bool, u64, u32);
 
 /// Most choices of domains that are looked at for one class.
 const CELLS_AT_MOST: usize = 4_096;
@@ -297,39 +314,84 @@ impl Solver<'_> {
             }
         }
         let mut found = Vec::new();
-        for (pins, mut masks) in cells {
+        for (pins, masks) in cells {
             let places = by_pins.remove(&pins).unwrap_or_default();
-            let mut counted: SmallVec<[(GroupId, Option<usize>); 4]> = SmallVec::new();
-            for group in &class.rules.counted {
-                let Domain::Label(key) = self.topology.domain(*group) else { continue };
-                let value = pins.iter().find(|(one, _)| *one == key).map(|(_, value)| *value);
-                let Some(value) = value else { continue };
-                if buys && let Some(offerings) = self.topology.counted_offerings(&self.catalog, *group) {
-                    let inside = self.masks.filtered(&masks, *group, &offerings, true);
-                    if self.masks.holds(&self.catalog, &inside, &class.requests) {
-                        masks = inside;
-                    } else {
-                        masks = self.masks.filtered(&masks, *group, &offerings, false);
-                        continue;
-                    }
+            for (masks, places, mut counted) in self.by_filter(class, &pins, masks, places, buys) {
+                counted.extend(class.host.counted.iter().map(|group| (*group, None)));
+                let buyable = buys && self.masks.holds(&self.catalog, &masks, &class.requests);
+                if !buyable && places.is_empty() {
+                    continue;
                 }
-                counted.push((*group, Some(value)));
+                let price = buyable.then(|| self.masks.cheapest(&self.catalog, &masks));
+                let tier = if places.is_empty() { self.first_tier(class, &masks) } else { 0 };
+                let requirements = if pins.is_empty() {
+                    Rc::clone(requirements)
+                } else {
+                    self.pinned_requirements(requirements, &pins)
+                };
+                let (pins, counted) = (pins.clone(), counted.as_slice().into());
+                found.push(Cell {
+                    pins,
+                    masks,
+                    requirements,
+                    price,
+                    tier,
+                    places,
+                    full: 0,
+                    counted,
+                    bought: 0,
+                });
             }
-            counted.extend(class.host.counted.iter().map(|group| (*group, None)));
-            let buyable = buys && self.masks.holds(&self.catalog, &masks, &class.requests);
-            if !buyable && places.is_empty() {
-                continue;
-            }
-            let price = buyable.then(|| self.masks.cheapest(&self.catalog, &masks));
-            let requirements = if pins.is_empty() {
-                Rc::clone(requirements)
-            } else {
-                self.pinned_requirements(requirements, &pins)
-            };
-            let counted = counted.as_slice().into();
-            found.push(Cell { pins, masks, requirements, price, places, full: 0, counted, bought: 0 });
         }
         found
+    }
+
+    /// One choice of domains, taken apart by whether machines there count for each group that counts the class.
+    fn by_filter(
+        &mut self,
+        class: &Class<'_>,
+        pins: &Pins,
+        masks: Rc<Vec<u64>>,
+        places: Vec<usize>,
+        buys: bool,
+    ) -> Vec<(Rc<Vec<u64>>, Vec<usize>, Counted)> {
+        let mut parts = vec![(masks, places, Counted::new())];
+        for group in &class.rules.counted {
+            let Domain::Label(key) = self.topology.domain(*group) else { continue };
+            let Some((_, value)) = pins.iter().find(|(one, _)| *one == key).copied() else { continue };
+            let Some(offerings) = self.topology.counted_offerings(&self.catalog, *group) else {
+                parts.iter_mut().for_each(|(.., counted)| counted.push((*group, Some(value))));
+                continue;
+            };
+            for (masks, places, counted) in std::mem::take(&mut parts) {
+                let (inside, outside): (Vec<usize>, Vec<usize>) = places
+                    .into_iter()
+                    .partition(|place| self.topology.counts_place(*group, &self.places[*place]));
+                for (places, counts) in [(inside, true), (outside, false)] {
+                    let masks = if buys {
+                        self.masks.filtered(&masks, *group, &offerings, counts)
+                    } else {
+                        Rc::clone(&masks)
+                    };
+                    let mut counted = counted.clone();
+                    if counts {
+                        counted.push((*group, Some(value)));
+                    }
+                    parts.push((masks, places, counted));
+                }
+            }
+        }
+        parts
+    }
+
+    /// The heaviest tier of pools that could hold a pod of a class.
+    fn first_tier(&self, class: &Class<'_>, masks: &[u64]) -> usize {
+        if self.catalog.pools.last().is_none_or(|pool| pool.tier == 0) {
+            return 0;
+        }
+        let shapes = self.catalog.shapes.iter().zip(masks);
+        let holding = shapes.filter(|(shape, mask)| **mask != 0 && fits(&class.requests, &shape.room));
+        holding.map(|(shape, _)| shape.tier).min().unwrap_or(usize::MAX)
     }
 
     fn pinned_requirements(&mut self, requirements: &Rc<Requirements>, pins: &Pins) -> Rc<Requirements> {
@@ -375,6 +437,10 @@ impl Solver<'_> {
                 host = Rc::new(followers);
             }
         }
+        if host.needs.iter().any(|need| !need.starts && self.counts.anywhere(need.group) == 0) {
+            // Nobody is there to be with, yet.
+            return;
+        }
         let free = class.rules.is_free() && binding.constraints.is_empty();
         while waiting.count > 0 {
             let most = match lessons.total.get(&waiting.class) {
@@ -413,7 +479,7 @@ impl Solver<'_> {
                     }
                 }
                 *settled.total.entry(waiting.class).or_default() += taken;
-                if !lessons.cells.is_empty() {
+                if !cell.pins.is_empty() {
                     *settled.cells.entry((waiting.class, cell.pins.clone())).or_default() += taken;
                 }
                 waiting.count -= taken;
@@ -475,14 +541,12 @@ impl Solver<'_> {
                 }
                 self.counts.allows(*constraint, value, is_counted(constraint.group))
             });
-            let welcome = allowed
-                && cell
-                    .counted
-                    .iter()
-                    .all(|(group, value)| value.is_none_or(|value| self.counts.welcomes(*group, value)));
-            if !welcome {
+            let of_labels = || cell.counted.iter().filter_map(|(group, value)| Some((*group, (*value)?)));
+            if !allowed || !of_labels().all(|(group, value)| self.counts.tolerates(group, value)) {
                 continue;
             }
+            // Kubernetes holds nobody to the spread of others; it is kept for them where that costs nothing.
+            let unbalances = !of_labels().all(|(group, value)| self.counts.keeps_balance(group, value));
             // Where others of its groups are already, those that need them find them together.
             let company: u32 = cell
                 .counted
@@ -492,7 +556,7 @@ impl Solver<'_> {
             let alone =
                 binding.constraints.iter().any(|one| one.kind == ConstraintKind::Affinity) && company == 0;
             let full = cell.full >= cell.places.len();
-            let rank = (spread, alone, full, cell.price.unwrap_or(u64::MAX), company);
+            let rank = (cell.tier, unbalances, spread, alone, full, cell.price.unwrap_or(u64::MAX), company);
             if best.as_ref().is_none_or(|(least, _)| rank < *least) {
                 best = Some((rank, index));
             }

@@ -117,7 +117,7 @@ impl Solver<'_> {
         for group in &class.rules.counted {
             let Some((key, value)) = self.value_of(*group, pins) else { continue };
             // Its siblings there have the same spread constraint, which is named already.
-            if !self.counts.welcomes(*group, value) && !spreads(*group) {
+            if !self.counts.tolerates(*group, value) && !spreads(*group) {
                 let (name, text) = (self.topology.key_name(key), &self.topology.values(key)[value]);
                 failing.unwelcome = Some(format!("pods in {name} {text} keep pods like it away"));
                 break;

@@ -25,11 +25,11 @@ struct State {
 }
 
 impl Packer<'_, '_> {
-    /// Tries to give up machines from number `from` on, those with least worth for their price first.
-    pub(super) fn dissolve(&mut self, from: usize) {
+    /// Tries to give up machines from number `from` on, those with least worth for their price first; whether any was.
+    pub(super) fn dissolve(&mut self, from: usize) -> bool {
         let count = self.opened.bins.len() - from;
         if count < 2 {
-            return;
+            return false;
         }
         let mut states: Vec<State> = self.opened.bins.iter().map(|bin| self.state(bin)).collect();
         let score = |index: usize| self.worth_of(&states[index].need) / real(states[index].price.max(1));
@@ -55,7 +55,8 @@ impl Packer<'_, '_> {
                 failures += 1;
             }
         }
-        if gone.iter().any(|gone| *gone) {
+        let any = gone.iter().any(|gone| *gone);
+        if any {
             for (index, _) in gone.iter().enumerate().filter(|(_, gone)| **gone) {
                 let bin = &self.opened.bins[index];
                 let shape = &self.catalog.shapes[bin.shape];
@@ -67,6 +68,7 @@ impl Packer<'_, '_> {
                 !gone[index - 1]
             });
         }
+        any
     }
 
     fn worth_of(&self, need: &[u64]) -> f64 {

@@ -142,7 +142,15 @@ pub(super) fn pack(
     packer.lead_followers(&candidates);
     packer.draw_reservations(&candidates);
     packer.buy(&candidates);
-    packer.dissolve(joined);
+    // Machines given up make room under a limit of machines: what it kept out may be bought for again.
+    while packer.dissolve(joined) && packer.left.iter().any(|left| *left > 0) {
+        let before: u64 = packer.left.iter().sum();
+        packer.join(packer.opened.bins.len());
+        packer.buy(&candidates);
+        if packer.left.iter().sum::<u64>() == before {
+            break;
+        }
+    }
     packer.left
 }
 

@@ -131,12 +131,16 @@ impl Counts {
         }
     }
 
-    /// Whether those already in a domain put up with one more pod of the group.
-    pub(in crate::solve) fn welcomes(&self, group: GroupId, value: usize) -> bool {
+    /// Whether those already in a domain put up with a pod of the group.
+    pub(in crate::solve) fn tolerates(&self, group: GroupId, value: usize) -> bool {
+        self.groups[group as usize].averse.get(value).copied().unwrap_or(0) == 0
+    }
+
+    /// Whether the spread constraints of planned pods in a domain still hold with one more pod of the group.
+    pub(in crate::solve) fn keeps_balance(&self, group: GroupId, value: usize) -> bool {
         let counts = &self.groups[group as usize];
-        counts.averse.get(value).copied().unwrap_or(0) == 0
-            && counts.spread.get(value).copied().flatten().is_none_or(|(max_skew, min_domains)| {
-                counts.at(value) < counts.least(min_domains).saturating_add(max_skew)
-            })
+        counts.spread.get(value).copied().flatten().is_none_or(|(max_skew, min_domains)| {
+            counts.at(value) < counts.least(min_domains).saturating_add(max_skew)
+        })
     }
 }
