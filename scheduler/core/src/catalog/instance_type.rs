@@ -34,7 +34,21 @@ impl InstanceType {
     /// What pods get.
     #[must_use]
     pub fn allocatable(&self) -> ResourceList {
-        self.capacity.clone() - &self.overhead
+        self.allocatable_with(None)
+    }
+
+    /// What pods get of a machine bought by an offering that has something otherwise.
+    #[must_use]
+    pub fn allocatable_with(&self, overrides: Option<&OfferingOverrides>) -> ResourceList {
+        let (mut capacity, mut overhead) = (self.capacity.clone(), self.overhead.clone());
+        if let Some(own) = overrides {
+            for (list, changes) in [(&mut capacity, &own.capacity), (&mut overhead, &own.overhead)] {
+                for (name, amount) in changes {
+                    list.set(name, *amount);
+                }
+            }
+        }
+        capacity - &overhead
     }
 }
 

@@ -7,9 +7,13 @@
 //!   "offerings": [{"zone": "z-1", "capacityType": "spot", "price": 0.02, "available": true}]}]}
 //! ```
 //!
+//! An offering may say `"reservation": {"id", "remaining"}` (with capacity type reserved) and `"overrides": {"capacity": {…},
+//! "overhead": {…}}`, which replace the type's amounts; a type may say `"numa": {"nodes", "cpus", "devices": {…}}`, each of its NUMA
+//! nodes, and `"lotteries": [{"key", "chances": {value: chance}}]` for labels that differ from machine to machine.
+//!
 //! A person writes it, so a wrong entry is an error that says where it is, not something to pass over.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use assay_shared::labels::{karpenter, kubernetes};
@@ -17,7 +21,10 @@ use assay_shared::quantity::{Quantity, QuantityError};
 use assay_shared::units::UsdPerHour;
 use serde_json::{Map, Value};
 
-use super::{CapacityType, CatalogError, InstanceType, Offering, PriceSource};
+use super::{
+    CapacityType, CatalogError, InstanceType, Lottery, NumaLayout, Offering, OfferingOverrides, PriceSource,
+    Reservation,
+};
 use crate::model::ResourceList;
 use crate::requirement::{Requirement, Requirements, ValueSet};
 
@@ -55,7 +62,7 @@ pub(super) fn instance_types(list: &Value) -> Result<Vec<InstanceType>, CatalogE
 
 fn instance_type(entry: &Value) -> Result<InstanceType, Wrong> {
     let object = entry.as_object().ok_or_else(|| wrong("entry", "an object", Some(entry)))?;
-    only(object, "", &["name", "capacity", "overhead", "requirements", "offerings"])?;
+    only(object, "", &["name", "capacity", "overhead", "requirements", "offerings", "numa", "lotteries"])?;
     let name = object.get("name");
     let name_text = name.and_then(Value::as_str).filter(|name| !name.is_empty());
     let name: Arc<str> = name_text.ok_or_else(|| wrong("name", "a name", name))?.into();
@@ -88,7 +95,10 @@ fn instance_type(entry: &Value) -> Result<InstanceType, Wrong> {
             requirements.constrain(key, &ValueSet::of(values));
         }
     }
-    Ok(InstanceType { name, requirements, offerings, capacity, overhead, numa: None, lotteries: Vec::new() })
+    let numa = object.get("numa").map(numa).transpose()?;
+    let lotteries = items(object, "lotteries")?.iter().enumerate();
+    let lotteries = lotteries.map(|(index, value)| lottery(index, value)).collect::<Result<_, _>>()?;
+    Ok(InstanceType { name, requirements, offerings, capacity, overhead, numa, lotteries })
 }
 
 /// A misspelt field would otherwise silently be its default.
@@ -133,7 +143,7 @@ fn offering(index: usize, value: &Value) -> Result<Offering, Wrong> {
     let path = |field: &str| format!("offerings[{index}].{field}");
     let object =
         value.as_object().ok_or_else(|| wrong(format!("offerings[{index}]"), "an object", Some(value)))?;
-    only(object, &path(""), &["zone", "capacityType", "price", "available"])?;
+    only(object, &path(""), &["zone", "capacityType", "price", "available", "reservation", "overrides"])?;
     let zone = object.get("zone");
     let zone_text = zone.and_then(Value::as_str).filter(|zone| !zone.is_empty());
     let zone = zone_text.ok_or_else(|| wrong(path("zone"), "the name of a zone", zone))?.into();
@@ -149,13 +159,91 @@ fn offering(index: usize, value: &Value) -> Result<Offering, Wrong> {
         Some(Value::Bool(available)) => *available,
         other => return Err(wrong(path("available"), "true or false", other)),
     };
+    let reservation = object.get("reservation").map(|value| reservation(&path("reservation"), value));
+    let reservation = reservation.transpose()?;
+    if capacity_type != CapacityType::Reserved && reservation.is_some() {
+        return Err(wrong(
+            path("reservation"),
+            "none unless capacityType is reserved",
+            object.get("reservation"),
+        ));
+    }
+    let overrides = object.get("overrides").map(|value| overrides(&path("overrides"), value)).transpose()?;
     Ok(Offering {
         zone,
         capacity_type,
         price: usd,
         price_source: PriceSource::Listed,
         available,
-        reservation: None,
-        overrides: None,
+        reservation,
+        overrides: overrides.map(Box::new),
     })
+}
+
+fn reservation(path: &str, value: &Value) -> Result<Reservation, Wrong> {
+    let object = value.as_object().ok_or_else(|| wrong(path, "an object", Some(value)))?;
+    only(object, &format!("{path}."), &["id", "remaining"])?;
+    let id = object.get("id");
+    let text = id.and_then(Value::as_str).filter(|id| !id.is_empty());
+    let text = text.ok_or_else(|| wrong(format!("{path}.id"), "the name of a reservation", id))?;
+    let remaining = object.get("remaining");
+    let count = remaining.and_then(Value::as_u64);
+    let count = count.ok_or_else(|| wrong(format!("{path}.remaining"), "a number of machines", remaining))?;
+    Ok(Reservation { id: text.into(), remaining: count })
+}
+
+fn overrides(path: &str, value: &Value) -> Result<OfferingOverrides, Wrong> {
+    let object = value.as_object().ok_or_else(|| wrong(path, "an object", Some(value)))?;
+    only(object, &format!("{path}."), &["capacity", "overhead"])?;
+    let amounts = |field: &str| -> Result<BTreeMap<String, u64>, Wrong> {
+        let Some(value) = object.get(field) else { return Ok(BTreeMap::new()) };
+        let path = format!("{path}.{field}");
+        let list = resources(&path, value)?;
+        // What is named replaces, a zero too.
+        let names = value.as_object().into_iter().flat_map(Map::keys);
+        Ok(names.map(|name| (name.clone(), list.amount(name))).collect())
+    };
+    Ok(OfferingOverrides { capacity: amounts("capacity")?, overhead: amounts("overhead")? })
+}
+
+fn numa(value: &Value) -> Result<NumaLayout, Wrong> {
+    let object = value.as_object().ok_or_else(|| wrong("numa", "an object", Some(value)))?;
+    only(object, "numa.", &["nodes", "cpus", "devices"])?;
+    let count = |field: &str| {
+        let found = object.get(field);
+        let count = found.and_then(Value::as_u64).filter(|count| *count > 0);
+        count.ok_or_else(|| wrong(format!("numa.{field}"), "a whole number of 1 or more", found))
+    };
+    let devices = match object.get("devices") {
+        None => BTreeMap::new(),
+        Some(value) => resources("numa.devices", value)?.extended,
+    };
+    let nodes = u32::try_from(count("nodes")?);
+    let nodes = nodes.map_err(|_| wrong("numa.nodes", "a number of NUMA nodes", object.get("nodes")))?;
+    Ok(NumaLayout { nodes, cpus: count("cpus")?, devices })
+}
+
+fn lottery(index: usize, value: &Value) -> Result<Lottery, Wrong> {
+    let path = format!("lotteries[{index}]");
+    let object = value.as_object().ok_or_else(|| wrong(&path, "an object", Some(value)))?;
+    only(object, &format!("{path}."), &["key", "chances"])?;
+    let key = object.get("key");
+    let text = key.and_then(Value::as_str).filter(|key| !key.is_empty());
+    let text = text.ok_or_else(|| wrong(format!("{path}.key"), "a label key", key))?;
+    let found = object.get("chances");
+    let field = format!("{path}.chances");
+    let listed = found.and_then(Value::as_object);
+    let listed = listed.ok_or_else(|| wrong(&field, "chances by value", found))?;
+    let mut chances = Vec::new();
+    for (value, chance) in listed {
+        let number = chance.as_f64().filter(|number| *number > 0.0 && *number <= 1.0);
+        let number = number.ok_or_else(|| {
+            wrong(format!("{field}.{value}"), "a chance above 0 and at most 1", Some(chance))
+        })?;
+        chances.push((value.clone(), number));
+    }
+    if chances.iter().map(|(_, chance)| chance).sum::<f64>() > 1.0 + 1e-9 {
+        return Err(wrong(&field, "chances that add up to 1 at most", found));
+    }
+    Ok(Lottery { key: text.to_owned(), chances })
 }

@@ -242,7 +242,7 @@ fn a_wrong_neutral_entry_is_an_error_that_says_where() {
         (
             r#"{"instanceTypes":[{"name":"a","capcity":{}}]}"#,
             "instanceTypes[0] (a): capcity: expected one of name, capacity, overhead, requirements, offerings, \
-             found an unknown field",
+             numa, lotteries, found an unknown field",
         ),
         (
             r#"{"instanceTypes":[{"name":"a","capacity":{}},{"name":"a","capacity":{}}]}"#,

@@ -153,7 +153,6 @@ fn check_option(
             && offering.zone == claim.zone
             && offering.capacity_type == claim.capacity_type
     };
-    let allocatable = instance_type.allocatable();
     let mut cheapest = None;
     let mut choice = false;
     for offering in instance_type.offerings.iter().filter(|offering| offering.available) {
@@ -180,6 +179,7 @@ fn check_option(
                 need += &set.spec.requests;
             }
         }
+        let allocatable = instance_type.allocatable_with(offering.overrides.as_deref());
         if let Some(resource) = lacking(&need, &allocatable) {
             violations.push(Violation::TooMuch {
                 machine: claim.name.clone(),

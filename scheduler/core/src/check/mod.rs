@@ -4,6 +4,7 @@ mod claims;
 mod existing;
 mod fits;
 mod limits;
+mod together;
 mod violation;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,6 +27,7 @@ pub fn check(snapshot: &Snapshot, plan: &Plan) -> Result<(), Vec<Violation>> {
     claims::check_claims(snapshot, &pods, plan, &mut violations);
     existing::check_existing(snapshot, &pods, plan, &mut violations);
     limits::check(snapshot, plan, &mut violations);
+    together::check(snapshot, &pods, plan, &mut violations);
     check_totals(plan, &mut violations);
     if violations.is_empty() { Ok(()) } else { Err(violations) }
 }

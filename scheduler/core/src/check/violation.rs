@@ -63,6 +63,26 @@ pub enum Violation {
         /// The resource.
         resource: String,
     },
+    /// A constraint between pods.
+    #[error("{machine}: {pod} breaks a rule: {rule}")]
+    Together {
+        /// Node or claim.
+        machine: String,
+        /// The pod.
+        pod: PodId,
+        /// The rule and the numbers.
+        rule: String,
+    },
+    /// More machines on a reservation than it has.
+    #[error("reservation {id}: {drawn} machines draw on it, {remaining} are left")]
+    Reservation {
+        /// Its name.
+        id: String,
+        /// Claims that name it.
+        drawn: u64,
+        /// What it has.
+        remaining: u64,
+    },
     /// A pool over its limit.
     #[error("pool {pool}: over its limit of {resource}")]
     OverLimit {

@@ -46,6 +46,17 @@ impl ResourceList {
         }
     }
 
+    /// Sets any resource by its Kubernetes name: millicores of `cpu`, otherwise bytes or units.
+    pub fn set(&mut self, name: &str, amount: u64) {
+        match name {
+            "cpu" => self.cpu = MilliCpu(amount),
+            "memory" => self.memory = Bytes(amount),
+            "ephemeral-storage" => self.ephemeral_storage = Bytes(amount),
+            "pods" => self.pods = amount,
+            other => self.set_extended(other, amount),
+        }
+    }
+
     /// Sets a resource outside the four common ones.
     pub fn set_extended(&mut self, name: &str, amount: u64) {
         if amount == 0 {

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use assay_shared::labels::{azure, hardware, karpenter, kubernetes};
-use assay_shared::units::{Bytes, MilliCpu, UsdPerHour};
+use assay_shared::units::UsdPerHour;
 
 use super::axes::{Amounts, Axes};
 use super::host::Occupancy;
@@ -271,10 +271,7 @@ fn add_shapes<'s>(
             groups.entry((runs, number)).or_default().push(*offering);
         }
         for ((runs, number), offerings) in groups {
-            let allocatable = match overrides[number] {
-                Some(own) => overridden(instance_type, own),
-                None => instance_type.allocatable(),
-            };
+            let allocatable = instance_type.allocatable_with(overrides[number]);
             let mut daemons = ResourceList::default();
             let mut daemon_ports = Vec::new();
             for ((set, _), _) in daemon_sets.iter().zip(runs).filter(|(_, runs)| *runs) {
@@ -295,23 +292,6 @@ fn add_shapes<'s>(
             shapes.push(shape);
         }
     }
-}
-
-/// What pods get of a machine bought by an offering that has something otherwise than its type.
-fn overridden(instance_type: &InstanceType, own: &OfferingOverrides) -> ResourceList {
-    let (mut capacity, mut overhead) = (instance_type.capacity.clone(), instance_type.overhead.clone());
-    for (list, changes) in [(&mut capacity, &own.capacity), (&mut overhead, &own.overhead)] {
-        for (name, amount) in changes {
-            match name.as_str() {
-                "cpu" => list.cpu = MilliCpu(*amount),
-                "memory" => list.memory = Bytes(*amount),
-                "ephemeral-storage" => list.ephemeral_storage = Bytes(*amount),
-                "pods" => list.pods = *amount,
-                other => list.set_extended(other, *amount),
-            }
-        }
-    }
-    capacity - &overhead
 }
 
 /// Whether the pool allows a type. A key the type does not have is the pool's to define, unless only hardware can.

@@ -15,6 +15,7 @@
 mod axes;
 mod bound;
 mod catalog;
+mod cheaper;
 mod classes;
 mod explain;
 mod finish;
@@ -375,7 +376,8 @@ impl<'s> Solver<'s> {
             return Plan::default();
         }
         let allowance = self.allowance.clone();
-        let outcome = self.run(&classes, &allowance, options);
+        let mut outcome = self.run(&classes, &allowance, options);
+        self.make_cheaper(&classes, &mut outcome, options.steps);
         let plan = self.plan(&classes, &outcome, &allowance, options);
         self.allowance = outcome.allowance;
         plan

@@ -41,6 +41,10 @@ struct Claim {
     requests: BTreeMap<String, String>,
     pods: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    reservation: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    min_values_relaxed: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     explanation: Option<Explanation>,
 }
 
@@ -161,6 +165,8 @@ fn claim(snapshot: &Snapshot, claim: &PlannedClaim, explain: bool) -> Claim {
         requirements: claim.requirement_list(),
         requests: quantities(&claim.requests),
         pods: names(&claim.pods),
+        reservation: claim.reservation.as_ref().map(ToString::to_string),
+        min_values_relaxed: claim.min_values_relaxed.clone(),
         explanation: explain.then(|| explanation(snapshot, claim)),
     }
 }

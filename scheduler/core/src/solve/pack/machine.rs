@@ -29,6 +29,32 @@ pub(in crate::solve) struct Bin {
     pub(super) occupancy: Occupancy,
 }
 
+impl Bin {
+    /// A machine that is planned and will not be added to.
+    pub(in crate::solve) fn planned(
+        shape: usize,
+        mask: u64,
+        pods: Vec<(usize, u64)>,
+        requirements: Requirements,
+    ) -> Self {
+        Self {
+            shape,
+            mask,
+            pods,
+            requirements,
+            reservation: None,
+            loose: false,
+            room: Amounts::new(),
+            occupancy: Occupancy::default(),
+        }
+    }
+
+    /// Whether its pods agree on no label and it draws on no reservation.
+    pub(in crate::solve) fn is_plain(&self) -> bool {
+        !self.loose && self.reservation.is_none()
+    }
+}
+
 /// Planned machines of all calls so far, with their state.
 #[derive(Debug, Clone, Default)]
 pub(in crate::solve) struct Opened {

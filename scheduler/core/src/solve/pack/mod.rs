@@ -373,7 +373,11 @@ impl Packer<'_, '_> {
             let filled = self.fill(&candidates[*index]);
             (filled.worth / real(candidates[*index].price.0.max(1)), *index)
         };
-        let mut scores: Vec<(f64, usize)> = usable.iter().take(FILLED_AT_MOST).map(score).collect();
+        let mut scores: Vec<(f64, usize)> =
+            usable.iter().take(FILLED_AT_MOST).map(score).filter(|(score, _)| *score > 0.0).collect();
+        if scores.is_empty() {
+            return usable.to_vec();
+        }
         scores.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
         scores.truncate(SHORT_LIST);
         scores.into_iter().map(|(_, index)| index).collect()
