@@ -2,11 +2,12 @@
 //
 // Usage: karpenter INPUT.json [respect|ignore]
 //
-// The input is what `assay-bench karpenter` writes: {"types": [the neutral catalogue], "pods": [Kubernetes Pods]}. One process
+// The input is what `assay-bench karpenter` writes: the neutral catalogue on the first line, then a Pod on each. One process
 // per run, so that the peak of its memory is that of the run. The scheduler is made anew: nothing is amortised.
 package main
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -38,7 +39,7 @@ import (
 
 type input struct {
 	Types []instanceType `json:"instanceTypes"`
-	Pods  []*corev1.Pod  `json:"pods"`
+	Pods  []*corev1.Pod  `json:"-"`
 }
 
 type instanceType struct {
@@ -79,15 +80,10 @@ func run(args []string) error {
 		return fmt.Errorf("expected INPUT.json, found nothing")
 	}
 	log.SetLogger(logging.NopLogger)
-	data, err := os.ReadFile(args[1])
+	in, err := read(args[1])
 	if err != nil {
-		return err
-	}
-	var in input
-	if err := json.Unmarshal(data, &in); err != nil {
 		return fmt.Errorf("%s: %w", args[1], err)
 	}
-	data = nil
 	types := instanceTypes(in.Types)
 	for i, pod := range in.Pods {
 		pod.UID = uid(i)
@@ -125,6 +121,27 @@ func run(args []string) error {
 		Pods: len(in.Pods), SetUpSeconds: setUp.Seconds(), SolveSeconds: solve.Seconds(), Nodes: len(results.NewNodeClaims),
 		LeftOut: len(results.PodErrors), PricePerHour: price, PeakRssBytes: peakRss(),
 	})
+}
+
+func read(path string) (*input, error) {
+	file, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	decoder := json.NewDecoder(bufio.NewReader(file))
+	var in input
+	if err := decoder.Decode(&in); err != nil {
+		return nil, err
+	}
+	for decoder.More() {
+		pod := &corev1.Pod{}
+		if err := decoder.Decode(pod); err != nil {
+			return nil, err
+		}
+		in.Pods = append(in.Pods, pod)
+	}
+	return &in, nil
 }
 
 func newScheduler(ctx context.Context, pods []*corev1.Pod, types []*cloudprovider.InstanceType, opts []scheduling.Options) (*scheduling.Scheduler, error) {

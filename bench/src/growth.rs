@@ -34,7 +34,7 @@ pub(crate) fn run() -> anyhow::Result<()> {
     let mut nodes = Series { name: "nodes (20 pods on each; 100 pods arrive)", points: Vec::new() };
     for count in [10, 30, 100, 300, 1_000, 3_000, 10_000] {
         let mut snapshot = warm::cluster(count, 20);
-        snapshot.pods.extend(warm::arrivals(100).into_iter());
+        snapshot.pods.extend(warm::arrivals(100));
         nodes.points.push(point(count, &snapshot)?);
     }
     let all = [pods, types, nodes];

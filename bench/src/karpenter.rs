@@ -3,8 +3,9 @@
 //! Every run is a process of its own, so that the peak of memory is that of the run, and a single shot: nothing is amortised.
 //! What is timed is set-up and solve on both sides, from objects in memory to a plan; reading the input is not.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -13,11 +14,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail, ensure};
 use assay_core::catalog::Catalog;
 use assay_core::check::check;
-use assay_core::model::NodePool;
+use assay_core::model::{Labels, NodePool, Pod, PodSpec};
 use assay_core::solve::{Preferences, SolveOptions, solve};
 use assay_scheduler::manifest::{Manifests, Source};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 use crate::recipe::{self, Input};
 use crate::report::machine;
@@ -45,21 +45,77 @@ impl Report {
 /// A run on our side takes no longer than Karpenter's timeout of a provisioning round allows by far; Karpenter may take long.
 const LONGEST: Duration = Duration::from_secs(600);
 
+/// Pods that are read at a time.
+const PART: usize = 200;
+
+/// Specs and labels that pods share.
+#[derive(Default)]
+struct Shared {
+    specs: std::collections::HashMap<Arc<PodSpec>, ()>,
+    labels: std::collections::BTreeSet<Arc<Labels>>,
+    namespaces: std::collections::BTreeSet<Arc<str>>,
+}
+
+impl Shared {
+    fn interned(&mut self, mut pod: Pod) -> Pod {
+        let specs = &mut self.specs;
+        pod.spec = match specs.get_key_value(&pod.spec) {
+            Some((known, ())) => Arc::clone(known),
+            None => {
+                specs.insert(Arc::clone(&pod.spec), ());
+                pod.spec
+            }
+        };
+        for (list, one) in [(&mut self.labels, &mut pod.labels), (&mut BTreeSet::new(), &mut pod.annotations)]
+        {
+            match list.get(one) {
+                Some(known) => *one = Arc::clone(known),
+                None => {
+                    list.insert(Arc::clone(one));
+                }
+            }
+        }
+        let namespace = &mut pod.id.namespace;
+        match self.namespaces.get(namespace) {
+            Some(known) => *namespace = Arc::clone(known),
+            None => {
+                self.namespaces.insert(Arc::clone(namespace));
+            }
+        }
+        pod
+    }
+}
+
 /// Solves one input in this process and prints the report.
 pub(crate) fn ours(input: &Path, preferences: Preferences) -> anyhow::Result<()> {
-    let text = std::fs::read_to_string(input).with_context(|| input.display().to_string())?;
-    let mut value: Value = serde_json::from_str(&text)?;
-    drop(text);
-    let types = serde_json::json!({"instanceTypes": value["instanceTypes"].take()}).to_string();
+    let file = std::fs::File::open(input).with_context(|| input.display().to_string())?;
+    let mut lines = BufReader::new(file).lines();
+    let types = lines.next().context("expected instance types on the first line, found nothing")??;
     let (catalog, _) = Catalog::parse(&types, "", assay_core::catalog::PriceList::default())?;
-    let items =
-        serde_json::json!({"apiVersion": "v1", "kind": "List", "items": value["pods"].take()}).to_string();
-    drop((types, value));
-    let source = Source { name: "pods".to_owned(), text: items };
-    let mut manifests = Manifests::parse(&[source])?;
-    ensure!(manifests.invalid_pods.is_empty(), "pods cannot be read: {:?}", manifests.invalid_pods.first());
-    manifests.pools.push(NodePool::with_defaults("default"));
-    let snapshot = manifests.into_snapshot(|class| catalog.instance_types(class, |_| None));
+    drop(types);
+    // In parts, as a watch delivers them: what is measured is the memory of the scheduler, not that of a file.
+    let mut snapshot = Manifests::default().into_snapshot(|_| Vec::new());
+    snapshot.pools.push(NodePool::with_defaults("default"));
+    let class = assay_core::model::NodeClass::with_defaults("default");
+    let types = Arc::new(catalog.instance_types(&class, |_| None));
+    snapshot.instance_types = BTreeMap::from([("default".to_owned(), types)]);
+    drop(catalog);
+    let mut shared = Shared::default();
+    loop {
+        let part: Vec<String> = lines.by_ref().take(PART).collect::<Result<_, _>>()?;
+        if part.is_empty() {
+            break;
+        }
+        let text = format!("{{\"apiVersion\":\"v1\",\"kind\":\"List\",\"items\":[{}]}}", part.join(","));
+        let manifests = Manifests::parse(&[Source { name: "pods".to_owned(), text }])?;
+        ensure!(
+            manifests.invalid_pods.is_empty(),
+            "pods cannot be read: {:?}",
+            manifests.invalid_pods.first()
+        );
+        snapshot.pods.extend(manifests.pods.into_iter().map(|pod| shared.interned(pod)));
+    }
+    drop(shared);
     let options = SolveOptions { preferences, ..SolveOptions::default() };
     let started = Instant::now();
     let plan = solve(&snapshot, &options);
@@ -97,7 +153,7 @@ pub(crate) fn run(most: usize) -> anyhow::Result<()> {
     writeln!(ratios, "|---|---|---|---|---|")?;
     for (input, policy) in inputs(root, most)? {
         let path = folder.path().join("input.json");
-        std::fs::write(&path, input.document().to_string())?;
+        input.write(&path)?;
         let name = match policy {
             Some(policy) => format!("{}, {policy}", input.name),
             None => input.name.clone(),

@@ -4,6 +4,7 @@
 //! CPUs and twice as many GiB, at a price in proportion; a fifth each of plain pods, zone spread, host spread, zone affinity and
 //! host anti-affinity; sizes drawn evenly. The numbers are drawn here, from a seed, so that both sides get the same pods.
 
+use std::io::Write;
 use std::path::Path;
 
 use anyhow::Context;
@@ -21,9 +22,14 @@ pub(crate) struct Input {
 }
 
 impl Input {
-    /// The file that both sides read.
-    pub(crate) fn document(&self) -> Value {
-        json!({"apiVersion": "v1", "kind": "List", "instanceTypes": self.types, "items": [], "pods": self.pods})
+    /// The file that both sides read: the types on the first line, then a pod on each.
+    pub(crate) fn write(&self, path: &Path) -> anyhow::Result<()> {
+        let mut file = std::io::BufWriter::new(std::fs::File::create(path)?);
+        writeln!(file, "{}", json!({"instanceTypes": self.types}))?;
+        for pod in &self.pods {
+            writeln!(file, "{pod}")?;
+        }
+        Ok(file.flush()?)
     }
 }
 

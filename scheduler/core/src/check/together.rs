@@ -2,8 +2,8 @@
 //!
 //! Judged by the state after the whole plan, beside what runs. A planned claim stands for a node whose labels are decided by
 //! its choice; where a constraint speaks of a label, the claim must not leave it open. Kubernetes looks at a spread constraint
-//! when a pod is bound: pods that match its selector without having the constraint may come later, so of planned pods only
-//! those with an equal constraint are counted.
+//! when a pod is bound: pods that match its selector without having the constraint may come before it or after, so they count for
+//! the emptiest domain and not for the fullest.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -128,7 +128,7 @@ pub(super) fn check(snapshot: &Snapshot, pods: &Pods<'_>, plan: &Plan, violation
         ports(machine, violations);
         volumes(machine, violations);
     }
-    gangs(&machines, violations);
+    gangs(snapshot, &machines, violations);
     reservations(snapshot, plan, violations);
 }
 
@@ -241,7 +241,9 @@ fn spread<'s>(
         let domains = eligible
             .entry((key.to_owned(), selects, honours.0, honours.1))
             .or_insert_with(|| eligible_domains(snapshot, machines, key, example, honours));
-        let mut counts: BTreeMap<String, u64> = BTreeMap::new();
+        // Those with the constraint, and everybody whom it counts: when the last of the former was bound in the fullest domain, the
+        // emptiest cannot have had more than everybody.
+        let (mut counts, mut everybody): (BTreeMap<String, u64>, BTreeMap<String, u64>) = <_>::default();
         let mut mine: Vec<(&Machine<'s>, &Pod, String)> = Vec::new();
         for machine in machines {
             let Some(domain) = machine.domain(key) else {
@@ -258,15 +260,23 @@ fn spread<'s>(
             let counts_here =
                 domains.as_ref().is_none_or(|_| counts_for(snapshot, machine, example, honours));
             let running = machine.running.iter().filter(|pod| counts_here && !pod.terminating);
-            let counted = running.chain(machine.planned.iter().filter(|pod| held(pod)));
-            let count = counted.filter(|pod| matches.matches(&constraint.selector, pod)).count() as u64;
-            *counts.entry(domain.clone()).or_default() += count;
+            let mut of = |pod: &&&Pod| matches.matches(&constraint.selector, pod);
+            let running = running.filter(&mut of).count() as u64;
+            let all = machine.planned.iter().filter(&mut of).count() as u64;
+            let own = machine
+                .planned
+                .iter()
+                .filter(|pod| held(pod) && selection(pod) == selects)
+                .filter(&mut of)
+                .count() as u64;
+            *everybody.entry(domain.clone()).or_default() += running + all;
+            *counts.entry(domain.clone()).or_default() += running + own;
             let planned = machine.planned.iter().find(|pod| held(pod) && selection(pod) == selects);
             mine.extend(planned.map(|pod| (machine, *pod, domain)));
         }
         let least = match domains {
             Some(domains) if domains.len() >= constraint.min_domains as usize => {
-                domains.iter().map(|domain| counts.get(domain).copied().unwrap_or(0)).min().unwrap_or(0)
+                domains.iter().map(|domain| everybody.get(domain).copied().unwrap_or(0)).min().unwrap_or(0)
             }
             _ => 0,
         };
@@ -399,7 +409,14 @@ fn volumes(machine: &Machine<'_>, violations: &mut Vec<Violation>) {
     }
 }
 
-fn gangs(machines: &[Machine<'_>], violations: &mut Vec<Violation>) {
+fn gangs(snapshot: &Snapshot, machines: &[Machine<'_>], violations: &mut Vec<Violation>) {
+    // Those that run count wherever that is.
+    let mut running: BTreeMap<&str, u64> = BTreeMap::new();
+    for pod in snapshot.pods.iter().filter(|pod| pod.uses_node()) {
+        if let Some(gang) = &pod.gang {
+            *running.entry(&gang.id).or_default() += 1;
+        }
+    }
     // Pods planned and in all, zones, and one pod of the gang with its machine.
     type Seen<'m> = (u64, u64, BTreeSet<Option<String>>, &'m Machine<'m>, &'m Pod);
     let mut gangs: BTreeMap<&str, Seen<'_>> = BTreeMap::new();
@@ -410,13 +427,14 @@ fn gangs(machines: &[Machine<'_>], violations: &mut Vec<Violation>) {
             let Some(gang) = &pod.gang else { continue };
             let seen = gangs.entry(&gang.id).or_insert_with(|| (0, 0, BTreeSet::new(), machine, pod));
             seen.0 += planned;
-            seen.1 += 1;
+            seen.1 += planned;
             if gang.scope == GangScope::Zone {
                 seen.2.insert(machine.domain(kubernetes::ZONE));
             }
         }
     }
     for (id, (planned, all, zones, machine, pod)) in gangs {
+        let all = all + running.get(id).copied().unwrap_or(0);
         let least = pod.gang.as_ref().map_or(0, |gang| u64::from(gang.min_member));
         if planned > 0 && all < least {
             violations.push(broken(machine, pod, format!("gang {id}: {all} of at least {least} pods")));

@@ -162,7 +162,7 @@ fn bound_of(catalog: &Catalog<'_>, demands: &[&Demand]) -> UsdPerHour {
     }
     let usable = |shape: usize, mask: u64| {
         let shape = &catalog.shapes[shape];
-        Some(Column { room: shape.room.clone(), price: shape.price(mask)? })
+        Some(Column { room: shape.room.clone(), price: shape.list_price(mask)? })
     };
     let columns: Vec<Column> = (0..catalog.shapes.len())
         .filter_map(|shape| usable(shape, demands.iter().fold(0, |mask, demand| mask | demand.masks[shape])))
@@ -172,7 +172,7 @@ fn bound_of(catalog: &Catalog<'_>, demands: &[&Demand]) -> UsdPerHour {
     let whole = demands.iter().filter_map(|demand| {
         let shapes =
             (0..catalog.shapes.len()).filter(|shape| fits(&demand.requests, &catalog.shapes[*shape].room));
-        shapes.filter_map(|shape| catalog.shapes[shape].price(demand.masks[shape])).min()
+        shapes.filter_map(|shape| catalog.shapes[shape].list_price(demand.masks[shape])).min()
     });
     whole.max().map_or(fractional, |whole| whole.max(fractional))
 }

@@ -3,7 +3,7 @@
 //! A shape is an instance type in a pool with the DaemonSets that will run on it. Where DaemonSets select a zone or a capacity
 //! type, one instance type makes several shapes, so that a shape always has one amount of room.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use assay_shared::labels::{azure, hardware, karpenter, kubernetes};
 use assay_shared::units::UsdPerHour;
@@ -52,7 +52,7 @@ pub(super) struct Shape<'s> {
     /// The same with names.
     pub(super) room_list: ResourceList,
     /// Allowed by the pool; bit `i` of a mask is `offerings[i]`.
-    pub(super) offerings: Vec<&'s Offering>,
+    pub(super) offerings: Vec<Sold<'s>>,
     /// Offerings that can be had now.
     pub(super) available: u64,
     /// Offerings that draw on no reservation.
@@ -63,11 +63,32 @@ pub(super) struct Shape<'s> {
     pub(super) occupancy: Occupancy,
 }
 
+/// An offering, and what a machine of the shape costs by it: for a lottery, with the machines that are returned.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Sold<'s> {
+    pub(super) offering: &'s Offering,
+    /// Expected price: the list price by the chance that a machine is one of the shape.
+    pub(super) price: UsdPerHour,
+}
+
+impl std::ops::Deref for Sold<'_> {
+    type Target = Offering;
+
+    fn deref(&self) -> &Offering {
+        self.offering
+    }
+}
+
 impl Shape<'_> {
+    /// List price of the cheapest offering of `mask`, whatever the chances.
+    pub(super) fn list_price(&self, mask: u64) -> Option<UsdPerHour> {
+        self.cheapest(mask).map(|offering| offering.price)
+    }
+
     /// Cheapest offering of `mask`: by price, then capacity type and zone.
     pub(super) fn cheapest(&self, mask: u64) -> Option<&Offering> {
         let allowed = self.offerings.iter().enumerate().filter(|(bit, _)| mask & (1 << bit) != 0);
-        allowed.map(|(_, offering)| *offering).min_by_key(|o| (o.price, o.capacity_type, &o.zone))
+        allowed.map(|(_, sold)| sold.offering).min_by_key(|o| (o.price, o.capacity_type, &o.zone))
     }
 
     /// Price of the cheapest offering of `mask`.
@@ -87,7 +108,7 @@ impl Shape<'_> {
     /// Offerings for which `allowed` holds.
     pub(super) fn mask_where(&self, allowed: impl Fn(&Offering) -> bool) -> u64 {
         let bits = self.offerings.iter().enumerate();
-        bits.filter(|(_, offering)| allowed(offering)).fold(0, |mask, (bit, _)| mask | 1 << bit)
+        bits.filter(|(_, sold)| allowed(sold.offering)).fold(0, |mask, (bit, _)| mask | 1 << bit)
     }
 
     /// Offerings that can satisfy one requirement.
@@ -125,12 +146,20 @@ impl<'s> Catalog<'s> {
             };
             pools.push(Pool { pool, tier, requirements: pool_requirements(pool) });
         }
+        let drawn = drawn_for(snapshot);
         let mut shapes: Vec<Shape<'s>> = Vec::new();
         for (index, pool) in pools.iter().enumerate() {
             let Ok(requirements) = &pool.requirements else { continue };
             let daemon_sets = daemon_sets_of(snapshot, pool.pool);
             for instance_type in snapshot.instance_types_of(pool.pool) {
-                add_shapes(&mut shapes, &axes, (index, pool.tier), requirements, &daemon_sets, instance_type);
+                let place = (index, pool.tier);
+                let mut add = |drawn| {
+                    add_shapes(&mut shapes, &axes, place, requirements, &daemon_sets, instance_type, drawn);
+                };
+                add(None);
+                if !instance_type.lotteries.is_empty() {
+                    drawn.iter().for_each(|(key, set)| add(Some((key.as_str(), set))));
+                }
             }
         }
         let mut by_price = vec![Vec::new(); pools.len()];
@@ -170,10 +199,37 @@ impl<'s> Catalog<'s> {
         let mut shapes = Vec::new();
         for instance_type in snapshot.instance_types_of(pool.pool) {
             let place = (index, pool.tier);
-            add_shapes(&mut shapes, &self.axes, place, requirements, &daemon_sets, instance_type);
+            add_shapes(&mut shapes, &self.axes, place, requirements, &daemon_sets, instance_type, None);
         }
         shapes
     }
+}
+
+/// Chances below this are none: more machines would be returned than anybody wants to draw.
+const LEAST_CHANCE: f64 = 0.05;
+
+/// What a machine costs that has to be drawn until it comes: by the expected number of draws.
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // a price by at most twenty
+fn at_chance(price: UsdPerHour, chance: f64) -> UsdPerHour {
+    if chance >= 1.0 { price } else { UsdPerHour((super::axes::real(price.0) / chance).ceil() as u64) }
+}
+
+/// Labels that pods ask for and that some type leaves to chance, with each set of values asked for.
+fn drawn_for(snapshot: &Snapshot) -> Vec<(String, ValueSet)> {
+    let types = || snapshot.instance_types.values().flat_map(|types| types.iter());
+    let keys: BTreeSet<&str> =
+        types().flat_map(|one| &one.lotteries).map(|lottery| lottery.key.as_str()).collect();
+    let mut found: BTreeSet<(String, ValueSet)> = BTreeSet::new();
+    if keys.is_empty() {
+        return Vec::new();
+    }
+    for pod in snapshot.pods.iter().filter(|pod| pod.is_pending()) {
+        for term in required_terms(&pod.spec).unwrap_or_default() {
+            let asked = term.iter().filter(|(key, set)| keys.contains(key) && !set.allows_absence());
+            found.extend(asked.map(|(key, set)| (key.to_owned(), set.clone())));
+        }
+    }
+    found.into_iter().collect()
 }
 
 /// What nodes of a pool are labelled with, as far as the pool says.
@@ -221,8 +277,19 @@ fn add_shapes<'s>(
     requirements: &Requirements,
     daemon_sets: &[DaemonTerms<'_>],
     instance_type: &'s InstanceType,
+    drawn: Option<(&str, &ValueSet)>,
 ) {
     let mut own = instance_type.requirements.clone();
+    let mut chance = 1.0;
+    if let Some((key, wanted)) = drawn {
+        let Some(lottery) = instance_type.lotteries.iter().find(|lottery| lottery.key == key) else { return };
+        chance = lottery.chance(|value| wanted.allows(value)).min(1.0);
+        if chance <= LEAST_CHANCE {
+            return;
+        }
+        let won = lottery.chances.iter().filter(|(value, _)| wanted.allows(value));
+        own.constrain(key, &ValueSet::of(won.map(|(value, _)| value.as_str())));
+    }
     own.constrain(kubernetes::INSTANCE_TYPE, &ValueSet::of([&*instance_type.name]));
     if !type_allowed(requirements, &own) {
         return;
@@ -253,7 +320,7 @@ fn add_shapes<'s>(
         })
         .collect();
     for chunk in offerings.chunks(OFFERINGS_PER_SHAPE) {
-        template.offerings = chunk.to_vec();
+        template.offerings = chunk.iter().map(|offering| Sold { offering, price: offering.price }).collect();
         // Which DaemonSets run where: one bit per set that differs would do, a list of them is rarely more than one entry.
         let running: Vec<u64> = daemon_sets
             .iter()
@@ -279,7 +346,10 @@ fn add_shapes<'s>(
                 daemon_ports.extend(set.spec.host_ports.iter().cloned());
             }
             let room_list = allocatable.clone() - &daemons;
-            let mut shape = Shape { offerings, daemons, daemon_ports, ..template.clone() };
+            let sold = offerings
+                .into_iter()
+                .map(|offering| Sold { offering, price: at_chance(offering.price, chance) });
+            let mut shape = Shape { offerings: sold.collect(), daemons, daemon_ports, ..template.clone() };
             // A type too small for its DaemonSets has no room for pods either.
             shape.room = if shape.daemons.fits(&allocatable) {
                 axes.room(&allocatable, &shape.daemons, |_| 0)

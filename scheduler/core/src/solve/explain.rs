@@ -102,7 +102,7 @@ impl Explained<'_, '_, '_> {
                 continue;
             }
             let shape = &catalog.shapes[index];
-            if let Some(why) = self.why_not(index, shape, shape.offerings[bit], 1 << bit) {
+            if let Some(why) = self.why_not(index, shape, shape.offerings[bit].offering, 1 << bit) {
                 seen.insert(name);
                 let why = clipped(why, WHY_AT_MOST);
                 found.push(RuledOut { name: shape.instance_type.name.clone(), price, why });

@@ -212,14 +212,20 @@ fn claim(
     } else {
         choices.iter().collect()
     };
-    let listed_choices = listed(catalog, &sure, wanted, options.instance_type_options.max(1));
+    // A lottery may have a lower list price and still cost more: it is no alternative to a machine that is sure.
+    let list_price = |choice: &Choice| catalog.shapes[choice.shape].list_price(choice.mask);
+    let sure: Vec<&Choice> =
+        sure.into_iter().filter(|choice| list_price(choice) >= Some(offering.price)).collect();
+    let mut listed_choices = listed(catalog, &sure, wanted, options.instance_type_options.max(1));
+    listed_choices.sort_by_key(|choice| list_price(choice));
     let mut listed: Vec<InstanceTypeOption> = Vec::new();
     let (mut zones, mut capacity_types): (Vec<&str>, Vec<&str>) = (Vec::new(), Vec::new());
     for choice in &listed_choices {
         let shape = &catalog.shapes[choice.shape];
         let name = &shape.instance_type.name;
         if listed.iter().all(|option| option.name != *name) {
-            listed.push(InstanceTypeOption { name: Arc::clone(name), price: choice.price });
+            let price = list_price(choice).unwrap_or(choice.price);
+            listed.push(InstanceTypeOption { name: Arc::clone(name), price });
         }
         let bits = shape.offerings.iter().enumerate().filter(|(bit, _)| choice.mask & (1 << bit) != 0);
         for (_, offering) in bits {
