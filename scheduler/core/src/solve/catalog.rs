@@ -10,8 +10,11 @@ use assay_shared::units::UsdPerHour;
 
 use super::axes::{Amounts, Axes};
 use super::host::Occupancy;
+use super::numa::NumaRoom;
 use crate::catalog::{InstanceType, Offering, OfferingOverrides};
-use crate::model::{DaemonSet, HostPort, NodePool, PodSpec, ResourceList, Snapshot, untolerated};
+use crate::model::{
+    AlignedRequest, DaemonSet, HostPort, NodeClass, NodePool, PodSpec, ResourceList, Snapshot, untolerated,
+};
 use crate::requirement::{Requirements, ValueSet};
 
 /// Offerings per shape: bits of a `u64`. More make another shape of the same type.
@@ -27,6 +30,8 @@ pub(super) struct Catalog<'s> {
     pub(super) by_price: Vec<Vec<(UsdPerHour, usize)>>,
     /// Shapes of one instance type in one pool, at most.
     pub(super) siblings: usize,
+    /// Whether the kubelet of some machine insists on NUMA nodes.
+    pub(super) aligns: bool,
 }
 
 #[derive(Debug)]
@@ -57,6 +62,8 @@ pub(super) struct Shape<'s> {
     pub(super) available: u64,
     /// Offerings that draw on no reservation.
     pub(super) paid: u64,
+    /// NUMA nodes of a new machine, where its kubelet insists on them.
+    pub(super) numa: Option<NumaRoom>,
     /// Ports that its DaemonSets take.
     pub(super) daemon_ports: Vec<HostPort>,
     /// Who is on a new machine before any pod is: its DaemonSets.
@@ -132,6 +139,13 @@ impl Shape<'_> {
     }
 }
 
+impl Shape<'_> {
+    /// Whether the kubelet of an empty machine would take a pod with these containers.
+    pub(super) fn aligns(&self, containers: &[AlignedRequest]) -> bool {
+        containers.is_empty() || self.numa.clone().is_none_or(|mut room| room.take(containers))
+    }
+}
+
 impl<'s> Catalog<'s> {
     pub(super) fn compile(snapshot: &'s Snapshot) -> Self {
         let axes = Axes::of(snapshot);
@@ -152,7 +166,7 @@ impl<'s> Catalog<'s> {
             let Ok(requirements) = &pool.requirements else { continue };
             let daemon_sets = daemon_sets_of(snapshot, pool.pool);
             for instance_type in snapshot.instance_types_of(pool.pool) {
-                let place = (index, pool.tier);
+                let place = (index, pool.tier, class_of(snapshot, pool.pool));
                 let mut add = |drawn| {
                     add_shapes(&mut shapes, &axes, place, requirements, &daemon_sets, instance_type, drawn);
                 };
@@ -184,7 +198,8 @@ impl<'s> Catalog<'s> {
                 a.0.cmp(&b.0).then_with(|| name(a.1).cmp(name(b.1))).then(a.1.cmp(&b.1))
             });
         }
-        Self { axes, pools, shapes, by_price, siblings }
+        let aligns = shapes.iter().any(|shape| shape.numa.is_some());
+        Self { axes, pools, shapes, by_price, siblings, aligns }
     }
 
     /// Shapes that a pool could buy if its requirements were these.
@@ -198,11 +213,16 @@ impl<'s> Catalog<'s> {
         let daemon_sets = daemon_sets_of(snapshot, pool.pool);
         let mut shapes = Vec::new();
         for instance_type in snapshot.instance_types_of(pool.pool) {
-            let place = (index, pool.tier);
+            let place = (index, pool.tier, class_of(snapshot, pool.pool));
             add_shapes(&mut shapes, &self.axes, place, requirements, &daemon_sets, instance_type, None);
         }
         shapes
     }
+}
+
+/// The class of a pool's nodes.
+fn class_of<'s>(snapshot: &'s Snapshot, pool: &NodePool) -> Option<&'s NodeClass> {
+    snapshot.classes.iter().find(|class| class.name == pool.node_class)
 }
 
 /// Chances below this are none: more machines would be returned than anybody wants to draw.
@@ -273,7 +293,7 @@ pub(super) fn required_terms(spec: &PodSpec) -> Result<Vec<Requirements>, String
 fn add_shapes<'s>(
     shapes: &mut Vec<Shape<'s>>,
     axes: &Axes,
-    (pool, tier): (usize, usize),
+    (pool, tier, class): (usize, usize, Option<&NodeClass>),
     requirements: &Requirements,
     daemon_sets: &[DaemonTerms<'_>],
     instance_type: &'s InstanceType,
@@ -305,6 +325,7 @@ fn add_shapes<'s>(
         offerings: Vec::new(),
         available: 0,
         paid: 0,
+        numa: class.and_then(|class| NumaRoom::of(class, instance_type.numa.as_ref())),
         daemon_ports: Vec::new(),
         occupancy: Occupancy::default(),
     };

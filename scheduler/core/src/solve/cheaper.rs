@@ -42,7 +42,7 @@ impl Solver<'_> {
         for tier in 0..tiers {
             let (mine, others): (Vec<Bin>, Vec<Bin>) = std::mem::take(&mut outcome.bins)
                 .into_iter()
-                .partition(|bin| self.may_be_packed_again(bin, &outcome.settled.pieces, tier));
+                .partition(|bin| self.may_be_packed_again(classes, bin, &outcome.settled.pieces, tier));
             outcome.bins = others;
             let better = self.packed_again(classes, &outcome.settled.pieces, &mine, tier, steps);
             let kept = better.and_then(|better| {
@@ -73,12 +73,16 @@ impl Solver<'_> {
         Some(allowance)
     }
 
-    fn may_be_packed_again(&self, bin: &Bin, pieces: &[Piece], tier: usize) -> bool {
+    fn may_be_packed_again(&self, classes: &[Class<'_>], bin: &Bin, pieces: &[Piece], tier: usize) -> bool {
         let shape = &self.catalog.shapes[bin.shape];
         shape.tier == tier
             && bin.is_plain()
             && wanted_variety(self.catalog.pools[shape.pool].pool).is_empty()
-            && bin.pods.iter().all(|(piece, _)| pieces[*piece].host.is_empty())
+            && bin.pods.iter().all(|(piece, _)| {
+                let piece = &pieces[*piece];
+                piece.host.is_empty()
+                    && (!self.catalog.aligns || classes[piece.class].spec.aligned.is_empty())
+            })
     }
 
     /// A cheaper packing of what is in `bins`.

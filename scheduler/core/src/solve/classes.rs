@@ -13,7 +13,7 @@ use super::host::HostRules;
 use super::ladder::Ladder;
 use super::options::Preferences;
 use super::topology::{ClassRules, GroupId};
-use crate::model::{Gang, Labels, Pod, PodSpec, TaintEffect, untolerated};
+use crate::model::{AlignedRequest, Gang, Labels, Pod, PodSpec, TaintEffect, untolerated};
 use crate::requirement::{Requirements, ValueSet};
 
 /// Combinations of required terms and reachable volumes that are tried, at most.
@@ -232,6 +232,23 @@ impl Masks {
         self.kept.push(Rc::clone(masks));
         self.filtered.insert((address(masks), group, inside), Rc::clone(&narrowed));
         narrowed
+    }
+
+    /// Of these, the offerings whose machines' kubelets take such containers.
+    pub(super) fn aligned(
+        &mut self,
+        catalog: &Catalog<'_>,
+        masks: Rc<Vec<u64>>,
+        containers: &[AlignedRequest],
+    ) -> Rc<Vec<u64>> {
+        if containers.is_empty() || !catalog.aligns {
+            return masks;
+        }
+        let shapes = catalog.shapes.iter().zip(masks.iter());
+        let aligned = shapes.map(|(shape, mask)| if shape.aligns(containers) { *mask } else { 0 });
+        let aligned: Rc<Vec<u64>> = Rc::new(aligned.collect());
+        self.kept.push(Rc::clone(&aligned));
+        aligned
     }
 
     /// Whether one of these offerings makes a machine that holds one such pod.

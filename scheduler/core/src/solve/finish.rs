@@ -84,6 +84,13 @@ fn choices(
         if mask == 0 {
             continue;
         }
+        if let Some(mut numa) = shape.numa.clone() {
+            let aligned = |piece: usize| &classes[pieces[piece].class].spec.aligned;
+            let mut pods = bin.pods.iter().filter(|(piece, _)| !aligned(*piece).is_empty());
+            if !pods.all(|(piece, count)| (0..*count).all(|_| numa.take(aligned(*piece)))) {
+                continue;
+            }
+        }
         let mask = mask & shape.mask_of_all(&bin.requirements);
         if let Some(price) = shape.price(mask) {
             found.push(Choice { price, shape: index, mask });

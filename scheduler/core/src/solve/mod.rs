@@ -23,6 +23,7 @@ mod host;
 pub mod improve;
 mod ladder;
 mod limits;
+mod numa;
 mod options;
 mod pack;
 mod place;

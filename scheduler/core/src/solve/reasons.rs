@@ -209,6 +209,20 @@ impl<'s> Case<'_, '_, 's> {
         if fitting.is_empty() {
             return Some(self.too_large(&shapes, &compatible, term, changed));
         }
+        if !fitting.iter().any(|(shape, _)| shape.aligns(&class.spec.aligned)) {
+            let most = class.spec.aligned.iter().map(|one| one.cpus).max().unwrap_or(0);
+            let largest =
+                fitting.iter().filter_map(|(shape, _)| Some((shape.numa.as_ref()?.cpus_each(), *shape)));
+            let detail = largest.max_by_key(|(cpus, _)| *cpus).map_or_else(String::new, |(cpus, shape)| {
+                let name = &shape.instance_type.name;
+                format!(": a container asks for {most} CPUs, each NUMA node of {name} has {cpus}")
+            });
+            let devices = class.spec.aligned.iter().flat_map(|one| &one.devices);
+            let devices: String =
+                devices.map(|(name, count)| format!(", and for {count} {name} of one node")).collect();
+            let detail = format!("single-numa-node turns it away from every type{detail}{devices}");
+            return Some(Finding::new(ReasonCode::NumaAlignment, &detail));
+        }
         let available: Vec<(&Shape<'s>, u64)> = fitting
             .iter()
             .map(|(shape, mask)| (*shape, self.to_be_had(shape, *mask)))

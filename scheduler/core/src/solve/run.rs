@@ -245,6 +245,7 @@ impl Solver<'_> {
             requirements: Rc::clone(&piece.requirements),
             loose: is_loose(&self.catalog, piece),
             host: Rc::clone(&piece.host),
+            aligned: class.spec.aligned.as_slice().into(),
             count: left,
         }
     }

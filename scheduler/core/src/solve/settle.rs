@@ -197,6 +197,7 @@ impl Solver<'_> {
             let requirements = self.requirements(class, terms, &rung);
             let pools = if rung.soft_taints { &class.pools } else { &class.clean_pools };
             let masks = self.masks.of(&self.catalog, &requirements, pools);
+            let masks = self.masks.aligned(&self.catalog, masks, &class.spec.aligned);
             let (constraints, host) =
                 rung.constraints(&class.rules, &class.host, |group| class.is_counted(group));
             let binding = Binding { constraints, host };

@@ -7,6 +7,7 @@ use super::{Candidate, Filling, Packer};
 use crate::requirement::Requirements;
 use crate::solve::axes::{fits, real, take, times};
 use crate::solve::host::Occupancy;
+use crate::solve::numa::NumaRoom;
 
 /// Kinds of pods considered for one machine, at most, spread evenly over their worth: when nearly every pod is its own kind,
 /// looking at all of them for every machine would cost far more than it saves.
@@ -21,6 +22,7 @@ pub(super) struct Filled {
     pub(super) worth: f64,
     pub(super) room: Wide,
     pub(super) occupancy: Occupancy,
+    numa: Option<NumaRoom>,
 }
 
 /// A kind that may still go into the machine being filled.
@@ -47,6 +49,7 @@ impl<'p, 'a, 's> Filler<'p, 'a, 's> {
             worth: 0.0,
             room: packer.kinds.room(shape),
             occupancy: shape.occupancy.clone(),
+            numa: shape.numa.clone(),
         };
         Self { packer, shape: candidate.shape, filled, joint: None }
     }
@@ -87,6 +90,15 @@ impl<'p, 'a, 's> Filler<'p, 'a, 's> {
                 }
                 count
             }
+        };
+        if most == 0 {
+            return 0;
+        }
+        let most = match &mut self.filled.numa {
+            Some(numa) if !one.aligned.is_empty() => {
+                (0..most).take_while(|_| numa.take(&one.aligned)).count() as u64
+            }
+            _ => most,
         };
         if most == 0 {
             return 0;

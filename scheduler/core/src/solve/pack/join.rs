@@ -34,6 +34,8 @@ impl Packer<'_, '_> {
             || times(&one.requests, &bin.room) == 0
             || one.loose
             || bin.loose
+            // What is left of its NUMA nodes is not kept.
+            || shape.numa.is_some() && !one.aligned.is_empty()
         {
             return 0;
         }

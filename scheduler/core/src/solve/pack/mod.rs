@@ -34,6 +34,7 @@ use super::bound::{Column, dual_prices};
 use super::catalog::{Catalog, Shape};
 use super::host::HostRules;
 use super::limits::Allowance;
+use crate::model::AlignedRequest;
 use crate::requirement::Requirements;
 
 /// Pods of one piece in one tier of pools.
@@ -50,6 +51,8 @@ pub(super) struct Demand {
     pub(super) loose: bool,
     /// What they ask of the other pods on their machine.
     pub(super) host: Rc<HostRules>,
+    /// What each of its containers must get from one NUMA node.
+    pub(super) aligned: Rc<[AlignedRequest]>,
     pub(super) count: u64,
 }
 
