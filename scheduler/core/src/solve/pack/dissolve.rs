@@ -85,7 +85,7 @@ impl Packer<'_, '_> {
         let aligned =
             |piece: &usize| self.opened.pieces.get(piece).is_some_and(|one| !one.aligned.is_empty());
         let movable = !bin.loose
-            && !bin.pods.iter().any(|(piece, _)| aligned(piece))
+            && bin.pods.iter().all(|(piece, _)| !self.catalog.aligns || !aligned(piece))
             && bin.reservation.is_none()
             && self.allowance.counts_nodes_only(pool)
             && super::wanted_variety(self.catalog.pools[pool].pool).is_empty();
@@ -191,7 +191,7 @@ impl Packer<'_, '_> {
         budget: u64,
     ) -> Option<(usize, State, u64)> {
         let one = self.opened.pieces.get(&piece)?;
-        if one.loose || !one.host.needs.is_empty() || !one.aligned.is_empty() {
+        if one.loose || !one.host.needs.is_empty() || self.catalog.aligns && !one.aligned.is_empty() {
             return None;
         }
         let mut close: Vec<(f64, usize)> = Vec::new();
