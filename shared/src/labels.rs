@@ -81,6 +81,8 @@ pub mod azure {
     pub const SKU_HYPERV_GENERATION: &str = "karpenter.azure.com/sku-hyperv-generation";
     /// `zonal` or `regional`.
     pub const PLACEMENT_SCOPE: &str = "karpenter.azure.com/placement-scope";
+    /// Value of the zone label of a regional machine. It says that the zone is unknown, not that there is one of this name.
+    pub const REGIONAL_ZONE: &str = "0";
     /// AKS twin of [`SKU_CPU`].
     pub const AKS_SKU_CPU: &str = "kubernetes.azure.com/sku-cpu";
     /// AKS twin of [`SKU_MEMORY`].

@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use assay_shared::labels::{karpenter, kubernetes};
+use assay_shared::labels::{azure, karpenter, kubernetes};
 
 use super::Violation;
 use super::claims::Pods;
@@ -343,6 +343,13 @@ fn eligible_domains(
                 }
             }
         }
+    }
+    // Regional machines are in a zone that nobody knows, which is no zone to spread to while no node is there.
+    let is_there = |machine: &Machine<'_>| {
+        matches!(machine.of, Of::Labels(_)) && machine.domain(key).as_deref() == Some(azure::REGIONAL_ZONE)
+    };
+    if normalize_key(key) == kubernetes::ZONE && domains.len() > 1 && !machines.iter().any(is_there) {
+        domains.remove(azure::REGIONAL_ZONE);
     }
     Some(domains)
 }

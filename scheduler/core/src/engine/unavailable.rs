@@ -11,8 +11,6 @@ use crate::catalog::{CapacityType, InstanceType};
 use crate::model::Timestamp;
 
 const HOUR: Duration = Duration::from_secs(3600);
-/// Value of the zone label of a regional machine.
-const REGIONAL: &str = "0";
 const MINUTE: Duration = Duration::from_secs(60);
 
 /// What is left alone: every part that is given must match.
@@ -56,7 +54,7 @@ impl Unavailable {
                 (Entry { instance_type: size, zone: Some(Arc::clone(&error.zone)), ..nothing }, HOUR)
             }
             LaunchFailure::AllocationFailed => {
-                let zonal = Some(&*error.zone != REGIONAL);
+                let zonal = Some(&*error.zone != azure::REGIONAL_ZONE);
                 (Entry { instance_type: size, zonal, ..nothing }, HOUR)
             }
             LaunchFailure::SkuFamilyQuotaExceeded if family.is_some() => {
@@ -98,7 +96,7 @@ impl Unavailable {
                 entry.instance_type.as_ref().is_none_or(|name| *name == instance_type.name)
                     && entry.family.as_ref().is_none_or(|name| Some(name) == family.as_ref())
                     && instance_type.capacity.cpu >= entry.least_cpu
-                    && entry.zonal.is_none_or(|zonal| zonal == (&*offering.zone != REGIONAL))
+                    && entry.zonal.is_none_or(|zonal| zonal == (&*offering.zone != azure::REGIONAL_ZONE))
                     && entry.zone.as_ref().is_none_or(|zone| *zone == offering.zone)
                     && entry.capacity_type.is_none_or(|kind| kind == offering.capacity_type)
             });

@@ -29,6 +29,7 @@ mod pack;
 mod place;
 #[cfg(test)]
 mod properties;
+mod reach;
 mod reasons;
 mod run;
 mod settle;
@@ -53,8 +54,8 @@ use self::host::Occupancy;
 use self::limits::Allowance;
 pub use self::options::{MinValues, Preferences, SolveOptions};
 use self::place::Place;
+use self::reach::Reach;
 use self::run::Outcome;
-use self::settle::PlaceKey;
 use self::topology::{Counts, Domain, GroupId, Topology};
 pub use self::warm::Warm;
 use crate::model::{
@@ -80,7 +81,7 @@ struct Solver<'s> {
     counts: Counts,
     masks: Masks,
     allowance: Allowance,
-    places_by_key: FxHashMap<PlaceKey, Rc<Vec<usize>>>,
+    reach: Reach,
     requirements_known: FxHashMap<Requirements, Rc<Requirements>>,
     /// Pods of each gang that run.
     gangs_running: FxHashMap<Arc<str>, u64>,
@@ -101,11 +102,6 @@ struct Running<'s> {
     pod: &'s Pod,
 }
 
-/// What a try may have to return to.
-struct Mark {
-    counts: Counts,
-}
-
 impl<'s> Solver<'s> {
     fn new(snapshot: &'s Snapshot) -> Self {
         let catalog = Catalog::compile(snapshot);
@@ -121,7 +117,7 @@ impl<'s> Solver<'s> {
             counts: Counts::default(),
             masks: Masks::default(),
             allowance,
-            places_by_key: FxHashMap::default(),
+            reach: Reach::default(),
             requirements_known: FxHashMap::default(),
             gangs_running: FxHashMap::default(),
             touched: FxHashMap::default(),
@@ -356,17 +352,18 @@ impl<'s> Solver<'s> {
         self.touched.entry(place).or_insert_with(|| (one.room.clone(), one.occupancy.clone()));
     }
 
-    fn mark(&mut self) -> Mark {
+    /// Makes the present the state that a try may have to return to.
+    fn mark(&mut self) {
         self.touched.clear();
-        Mark { counts: self.counts.clone() }
+        self.counts.mark();
     }
 
-    fn reset(&mut self, mark: &Mark) {
+    fn reset(&mut self) {
         for (place, (room, occupancy)) in self.touched.drain() {
             self.places[place].room = room;
             self.places[place].occupancy = occupancy;
         }
-        self.counts.clone_from(&mark.counts);
+        self.counts.reset();
     }
 
     /// Places pending pods. The solver's state is then that after the plan.

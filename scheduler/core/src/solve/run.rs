@@ -13,7 +13,8 @@ use super::finish;
 use super::limits::Allowance;
 use super::options::SolveOptions;
 use super::pack::{self, Bin, Filling};
-use super::settle::{Lessons, Piece, Settled, Waiting};
+use super::settle::{Lessons, Piece, Pins, Settled, Waiting};
+use super::topology::ConstraintKind;
 
 /// Tries of each kind with what earlier ones taught, at most. Lessons are about limits that bind, which is rare.
 const TRIES: usize = 5;
@@ -42,7 +43,7 @@ impl Solver<'_> {
         allowance: &Allowance,
         options: &SolveOptions,
     ) -> Outcome {
-        let start = self.mark();
+        self.mark();
         let mut lessons = Lessons::default();
         let mut by_priority = false;
         let priorities = classes.iter().any(|class| class.priority != classes[0].priority);
@@ -58,38 +59,52 @@ impl Solver<'_> {
                 // There is not enough for everybody: the most important choose first.
                 by_priority = true;
                 lessons.forget();
-                self.reset(&start);
+                self.reset();
                 continue;
             }
             if let Some(gang) = self.broken_gang(classes, &outcome, &lessons) {
                 gangs_out.extend(gang.iter().copied());
                 lessons.excluded.extend(gang);
                 lessons.forget();
-                self.reset(&start);
+                self.reset();
                 continue;
             }
-            let kept = outcome.unkept.is_empty();
-            if kept && (tries == 0 || left == 0 || lessons.is_final) {
+            if lessons.is_final {
+                self.prune(&mut outcome);
+            }
+            let lonely = self.lonely(classes, &outcome);
+            let kept = outcome.unkept.is_empty() && lonely.is_empty();
+            if lonely.is_empty() && lessons.is_final {
+                return outcome;
+            }
+            if kept && (tries == 0 || left == 0) {
                 return outcome;
             }
             if kept && best.as_ref().is_none_or(|(least, _)| left < *least) {
                 best = Some((left, lessons.clone()));
             }
             tries += 1;
+            self.reset();
             if lessons.is_final {
-                self.prune(classes, &mut outcome);
-                return outcome;
+                // Each time there are fewer domains to be alone in.
+                lessons.cells.extend(lonely.into_iter().map(|cell| (cell, 0)));
+                continue;
             }
-            self.reset(&start);
             // First with domains closed that had no room, then with fewer pods, then with whichever left out least.
             match tries {
                 _ if kept && tries < TRIES => {
                     tries = TRIES;
                     lessons.forget();
                 }
-                _ if tries < TRIES => lessons.close_domains(&outcome),
+                _ if tries < TRIES => {
+                    lessons.close_domains(&outcome);
+                    lessons.cells.extend(lonely.into_iter().map(|cell| (cell, 0)));
+                }
                 TRIES => lessons.forget(),
-                _ if tries < 2 * TRIES && !kept => lessons.lower_totals(&outcome),
+                _ if tries < 2 * TRIES && !kept => {
+                    lessons.lower_totals(&outcome);
+                    lessons.cells.extend(lonely.into_iter().map(|cell| (cell, 0)));
+                }
                 _ => {
                     if let Some((_, best)) = &best {
                         lessons = best.clone();
@@ -276,7 +291,8 @@ impl Solver<'_> {
             if !piece.pins.is_empty() && !steps_down {
                 outcome.unkept.push((from + offset, *left));
             }
-            outcome.settled.give_back(class, *left);
+            let pins = piece.pins.clone();
+            outcome.settled.give_back(class, &pins, *left);
             if steps_down {
                 *waiting.entry((class, rung)).or_default() += left;
             }
@@ -308,14 +324,45 @@ impl Solver<'_> {
     }
 
     /// Takes pods whose domains turned out to be out of balance back, until every constraint holds.
-    fn prune(&mut self, classes: &[Class<'_>], outcome: &mut Outcome) {
-        let _ = classes;
+    fn prune(&mut self, outcome: &mut Outcome) {
         let affected: FxHashSet<usize> =
             outcome.unkept.iter().map(|(piece, _)| outcome.settled.pieces[*piece].class).collect();
         for class in affected {
             // Only what was bought for them: room that exists was checked pod by pod as it was used.
+            for piece in outcome.settled.pieces.iter().filter(|piece| piece.class == class) {
+                let count = u32::try_from(piece.count).unwrap_or(u32::MAX);
+                for (group, value) in piece.counted.iter() {
+                    self.counts.remove(*group, *value, count);
+                }
+            }
             outcome.take_back(class);
         }
+        outcome.unkept.clear();
+    }
+
+    /// Classes, by domain, that must be with pods that did not get a machine there after all.
+    fn lonely(&self, classes: &[Class<'_>], outcome: &Outcome) -> Vec<(usize, Pins)> {
+        let needs =
+            |class: &Class<'_>| class.rules.hard.iter().any(|one| one.kind == ConstraintKind::Affinity);
+        if !classes.iter().any(needs) {
+            return Vec::new();
+        }
+        let with_pods = outcome.settled.cells_with_pods().filter(|(class, _)| needs(&classes[*class]));
+        let mut lonely: Vec<(usize, Pins)> = with_pods
+            .filter(|(class, pins)| {
+                let class = &classes[*class];
+                let affinity = class.rules.hard.iter().filter(|one| one.kind == ConstraintKind::Affinity);
+                !affinity.copied().all(|constraint| {
+                    let Some(value) = self.value_in(pins, constraint.group) else { return false };
+                    let here = self.counts.pods(constraint.group, value);
+                    let itself = u32::from(class.is_counted(constraint.group));
+                    here > itself || itself > 0 && u64::from(here) == self.counts.anywhere(constraint.group)
+                })
+            })
+            .map(|(class, pins)| (class, pins.clone()))
+            .collect();
+        lonely.sort_unstable();
+        lonely
     }
 }
 
@@ -339,7 +386,7 @@ impl Lessons {
     fn close_domains(&mut self, outcome: &Outcome) {
         for (piece, _) in &outcome.unkept {
             let piece = &outcome.settled.pieces[*piece];
-            let kept = outcome.settled.in_cell(piece.class, &piece.pins, &outcome.unkept);
+            let kept = outcome.settled.in_cell(piece.class, &piece.pins);
             self.cells.insert((piece.class, piece.pins.clone()), kept);
         }
     }
@@ -381,8 +428,9 @@ impl Outcome {
         }
         self.bins.retain(|bin| !bin.pods.is_empty());
         for piece in mine {
-            let count = std::mem::take(&mut self.settled.pieces[piece].count);
-            self.settled.give_back(class, count);
+            let piece = &mut self.settled.pieces[piece];
+            let (pins, count) = (piece.pins.clone(), std::mem::take(&mut piece.count));
+            self.settled.give_back(class, &pins, count);
             self.left[class] += count;
         }
     }

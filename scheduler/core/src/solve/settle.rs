@@ -5,7 +5,6 @@
 //! emptiest; within the cell existing room is used first, and what is left becomes a [`Piece`] for packing. A class that has to
 //! wait for another (affinity to pods that are not placed yet) is looked at again as long as anything moves.
 
-use std::cmp::Reverse;
 use std::rc::Rc;
 
 use rustc_hash::{FxHashMap, FxHashSet};
@@ -18,7 +17,6 @@ use super::host::{HostRules, Need};
 use super::ladder::Rung;
 use super::place::Place;
 use super::topology::{Constraint, ConstraintKind, Domain, GroupId};
-use crate::model::{PreferredTerm, TaintEffect, Toleration, untolerated};
 use crate::requirement::{Requirements, ValueSet};
 
 /// Values chosen for labels, both by number.
@@ -80,18 +78,21 @@ impl Settled {
         self.total.get(&class).copied().unwrap_or(0)
     }
 
-    /// Pods of a class that keep their place or machine in one choice of domains; `unkept` are pieces that lost theirs.
-    pub(super) fn in_cell(&self, class: usize, pins: &Pins, unkept: &[(usize, u64)]) -> u64 {
-        let assigned = self.cells.get(&(class, pins.clone())).copied().unwrap_or(0);
-        let lost = unkept.iter().filter(|(piece, _)| {
-            let piece = &self.pieces[*piece];
-            piece.class == class && piece.pins == *pins
-        });
-        assigned.saturating_sub(lost.map(|(_, count)| count).sum())
+    /// Pods of a class that have a place or a machine in one choice of domains.
+    pub(super) fn in_cell(&self, class: usize, pins: &Pins) -> u64 {
+        self.cells.get(&(class, pins.clone())).copied().unwrap_or(0)
+    }
+
+    /// Choices of domains that have pods of a class.
+    pub(super) fn cells_with_pods(&self) -> impl Iterator<Item = (usize, &Pins)> {
+        self.cells.iter().filter(|(_, count)| **count > 0).map(|((class, pins), _)| (*class, pins))
     }
 
     /// Counts pods of a class that have neither any more.
-    pub(super) fn give_back(&mut self, class: usize, count: u64) {
+    pub(super) fn give_back(&mut self, class: usize, pins: &Pins, count: u64) {
+        if let Some(cell) = self.cells.get_mut(&(class, pins.clone())) {
+            *cell = cell.saturating_sub(count);
+        }
         if let Some(total) = self.total.get_mut(&class) {
             *total = total.saturating_sub(count);
         }
@@ -108,7 +109,7 @@ struct Cell {
     /// The heaviest tier of pools that has one.
     tier: usize,
     /// Places that might take a pod, in order, and how many of them are known to be full.
-    places: Vec<usize>,
+    places: Rc<Vec<usize>>,
     full: usize,
     counted: Rc<[(GroupId, Option<usize>)]>,
     /// Pods that go to new machines.
@@ -130,14 +131,6 @@ type Rank = (usize, bool, u32, bool, bool, u64, u32);
 
 /// Most choices of domains that are looked at for one class.
 const CELLS_AT_MOST: usize = 4_096;
-
-/// What decides which places a class may use, whatever is on them.
-#[derive(Debug, PartialEq, Eq, Hash)]
-pub(super) struct PlaceKey {
-    terms: Vec<Requirements>,
-    tolerations: Vec<Toleration>,
-    preferred: Vec<PreferredTerm>,
-}
 
 impl Solver<'_> {
     /// Settles waiting pods; adds to `settled`. Returns those that no domain takes now, for any rung.
@@ -219,42 +212,6 @@ impl Solver<'_> {
         }
     }
 
-    /// Places that a class may use, whatever is on them: most preferred first, then in their own order.
-    pub(super) fn places_for(&mut self, class: &Class<'_>, terms: &[Requirements]) -> Rc<Vec<usize>> {
-        if self.open_places == 0 {
-            return Rc::default();
-        }
-        let key = PlaceKey {
-            terms: terms.to_vec(),
-            tolerations: class.spec.tolerations.clone(),
-            preferred: class.spec.preferred_affinity.clone(),
-        };
-        if let Some(known) = self.places_by_key.get(&key) {
-            return Rc::clone(known);
-        }
-        let preferred: Vec<(u32, Requirements)> = key
-            .preferred
-            .iter()
-            .filter_map(|term| Some((term.weight, Requirements::from_list(&term.requirements).ok()?)))
-            .collect();
-        let mut found: Vec<(Reverse<u32>, usize, usize)> = Vec::new();
-        for (index, place) in self.places[..self.open_places].iter().enumerate() {
-            let possible = untolerated(&place.taints, &key.tolerations).is_none()
-                && terms.iter().any(|term| term.check_labels(&place.labels).is_ok());
-            if possible {
-                let liked = preferred.iter().filter(|(_, term)| term.check_labels(&place.labels).is_ok());
-                let liked = liked.fold(0_u32, |sum, (weight, _)| sum.saturating_add(*weight));
-                let soft = place.taints.iter().filter(|taint| taint.effect == TaintEffect::PreferNoSchedule);
-                let disliked = soft.filter(|taint| !key.tolerations.iter().any(|t| t.tolerates(taint)));
-                found.push((Reverse(liked), disliked.count(), index));
-            }
-        }
-        found.sort_unstable();
-        let found: Rc<Vec<usize>> = Rc::new(found.into_iter().map(|(_, _, index)| index).collect());
-        self.places_by_key.insert(key, Rc::clone(&found));
-        found
-    }
-
     /// The domains of a class under these constraints, and whether machines could be bought there.
     pub(super) fn domains(
         &mut self,
@@ -262,7 +219,7 @@ impl Solver<'_> {
         binding: &Binding,
         requirements: &Rc<Requirements>,
         masks: &Rc<Vec<u64>>,
-        places: &[usize],
+        places: &Rc<Vec<usize>>,
     ) -> Vec<(Pins, bool)> {
         let cells = self.cells(class, binding, requirements, masks, places);
         cells.into_iter().map(|cell| (cell.pins, cell.price.is_some())).collect()
@@ -275,7 +232,7 @@ impl Solver<'_> {
         binding: &Binding,
         requirements: &Rc<Requirements>,
         masks: &Rc<Vec<u64>>,
-        places: &[usize],
+        places: &Rc<Vec<usize>>,
     ) -> Vec<Cell> {
         let mut keys: SmallVec<[usize; 2]> = SmallVec::new();
         let groups =
@@ -308,15 +265,11 @@ impl Solver<'_> {
             more.truncate(CELLS_AT_MOST);
             cells = more;
         }
-        let mut by_pins: FxHashMap<Pins, Vec<usize>> = FxHashMap::default();
-        for place in places {
-            if let Some(pins) = self.place_pins(*place, &keys) {
-                by_pins.entry(pins).or_default().push(*place);
-            }
-        }
         let mut found = Vec::new();
+        let nowhere = Rc::default();
+        let by_domain = self.by_domain(places, &keys);
         for (pins, masks) in cells {
-            let places = by_pins.remove(&pins).unwrap_or_default();
+            let places = Rc::clone(by_domain.get(&pins).unwrap_or(&nowhere));
             for (masks, places, mut counted) in self.by_filter(class, &pins, masks, places, buys) {
                 counted.extend(class.host.counted.iter().map(|group| (*group, None)));
                 let buyable = buys && self.masks.holds(&self.catalog, &masks, &class.requests);
@@ -344,6 +297,14 @@ impl Solver<'_> {
                 });
             }
         }
+        // Machines without a zone are no company and no distance: nobody goes there to be with others or apart from them.
+        for key in keys {
+            let Some(zoneless) = self.topology.zoneless(key) else { continue };
+            let is_zoneless = |cell: &Cell| cell.pins.contains(&(key, zoneless));
+            if found.iter().any(|cell| cell.price.is_some() && !is_zoneless(cell)) {
+                found.retain(|cell| !is_zoneless(cell));
+            }
+        }
         found
     }
 
@@ -353,9 +314,9 @@ impl Solver<'_> {
         class: &Class<'_>,
         pins: &Pins,
         masks: Rc<Vec<u64>>,
-        places: Vec<usize>,
+        places: Rc<Vec<usize>>,
         buys: bool,
-    ) -> Vec<(Rc<Vec<u64>>, Vec<usize>, Counted)> {
+    ) -> Vec<(Rc<Vec<u64>>, Rc<Vec<usize>>, Counted)> {
         let mut parts = vec![(masks, places, Counted::new())];
         for group in &class.rules.counted {
             let Domain::Label(key) = self.topology.domain(*group) else { continue };
@@ -365,9 +326,7 @@ impl Solver<'_> {
                 continue;
             };
             for (masks, places, counted) in std::mem::take(&mut parts) {
-                let (inside, outside): (Vec<usize>, Vec<usize>) = places
-                    .into_iter()
-                    .partition(|place| self.topology.counts_place(*group, &self.places[*place]));
+                let (inside, outside) = self.by_group(&places, *group);
                 for (places, counts) in [(inside, true), (outside, false)] {
                     let masks = if buys {
                         self.masks.filtered(&masks, *group, &offerings, counts)
@@ -402,17 +361,6 @@ impl Solver<'_> {
             pinned.constrain(self.topology.key_name(*key), &ValueSet::of([&**text]));
         }
         Rc::clone(self.requirements_known.entry(pinned).or_insert_with_key(|pinned| Rc::new(pinned.clone())))
-    }
-
-    /// The domains of a place for these labels; `None` where it lacks one.
-    fn place_pins(&self, place: usize, keys: &[usize]) -> Option<Pins> {
-        let place = &self.places[place];
-        keys.iter()
-            .map(|key| {
-                let value = place.label(self.topology.key_name(*key))?;
-                Some((*key, self.topology.value(*key, value)?))
-            })
-            .collect()
     }
 
     /// Gives pods cells until none is left or no cell takes more.
@@ -503,7 +451,7 @@ impl Solver<'_> {
         }
     }
 
-    fn value_in(&self, pins: &Pins, group: GroupId) -> Option<usize> {
+    pub(super) fn value_in(&self, pins: &Pins, group: GroupId) -> Option<usize> {
         let Domain::Label(key) = self.topology.domain(group) else { return None };
         pins.iter().find(|(one, _)| *one == key).map(|(_, value)| *value)
     }

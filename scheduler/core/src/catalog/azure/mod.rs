@@ -143,7 +143,7 @@ pub(super) fn instance_type(
 /// Each zone, or the region as zone `0`, on demand and as spot.
 fn offerings(sku: &Sku, region: &str, prices: &PriceList) -> Vec<Offering> {
     let zones: Vec<Arc<str>> = if sku.zones.is_empty() {
-        vec!["0".into()]
+        vec![azure::REGIONAL_ZONE.into()]
     } else {
         sku.zones.iter().map(|zone| format!("{region}-{zone}").into()).collect()
     };

@@ -8,9 +8,20 @@ use crate::solve::catalog::Catalog;
 use crate::solve::place::Place;
 
 /// Counts of all groups over labels; those over hosts are kept with the hosts. By group, then value of the label.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Default)]
 pub(in crate::solve) struct Counts {
     groups: Vec<GroupCounts>,
+    /// What was changed since the last mark, oldest first: a try that is given up costs what it changed, not what is known.
+    changes: Vec<Change>,
+}
+
+/// What a change overwrote.
+#[derive(Debug)]
+enum Change {
+    Pods { group: GroupId, value: usize, before: u32 },
+    Averse { group: GroupId, value: usize, before: u32 },
+    Spread { group: GroupId, value: usize, before: Option<(u32, u32)> },
+    Anywhere { group: GroupId, before: u64 },
 }
 
 #[derive(Debug, Clone, Default)]
@@ -63,41 +74,73 @@ impl Counts {
         }
     }
 
+    /// Makes the present the state to return to.
+    pub(in crate::solve) fn mark(&mut self) {
+        self.changes.clear();
+    }
+
+    /// Returns to the last mark.
+    pub(in crate::solve) fn reset(&mut self) {
+        for change in self.changes.drain(..).rev() {
+            match change {
+                Change::Pods { group, value, before } => self.groups[group as usize].pods[value] = before,
+                Change::Averse { group, value, before } => self.groups[group as usize].averse[value] = before,
+                Change::Spread { group, value, before } => self.groups[group as usize].spread[value] = before,
+                Change::Anywhere { group, before } => self.groups[group as usize].anywhere = before,
+            }
+        }
+    }
+
     /// Counts pods of a group; `value` is their domain, `None` where their machine has none.
     pub(in crate::solve) fn add(&mut self, group: GroupId, value: Option<usize>, count: u32) {
-        let counts = &mut self.groups[group as usize];
-        counts.anywhere += u64::from(count);
-        if let Some(value) = value {
-            *slot(&mut counts.pods, value) += count;
-        }
+        self.change(group, value, |held| held.saturating_add(count), u64::from(count), 0);
     }
 
     /// Takes counted pods back.
     pub(in crate::solve) fn remove(&mut self, group: GroupId, value: Option<usize>, count: u32) {
+        self.change(group, value, |held| held.saturating_sub(count), 0, u64::from(count));
+    }
+
+    fn change(
+        &mut self,
+        group: GroupId,
+        value: Option<usize>,
+        pods: impl FnOnce(u32) -> u32,
+        more: u64,
+        fewer: u64,
+    ) {
         let counts = &mut self.groups[group as usize];
-        counts.anywhere = counts.anywhere.saturating_sub(u64::from(count));
+        self.changes.push(Change::Anywhere { group, before: counts.anywhere });
+        counts.anywhere = (counts.anywhere + more).saturating_sub(fewer);
         if let Some(value) = value {
             let held = slot(&mut counts.pods, value);
-            *held = held.saturating_sub(count);
+            self.changes.push(Change::Pods { group, value, before: *held });
+            *held = pods(*held);
         }
     }
 
     /// Counts pods that want none of the group beside them.
     pub(in crate::solve) fn add_averse(&mut self, group: GroupId, value: usize, count: u32) {
-        *slot(&mut self.groups[group as usize].averse, value) += count;
+        let averse = slot(&mut self.groups[group as usize].averse, value);
+        self.changes.push(Change::Averse { group, value, before: *averse });
+        *averse = averse.saturating_add(count);
     }
 
     /// Remembers the constraints of planned pods in a domain, so that later ones do not break them.
     pub(in crate::solve) fn bind(&mut self, constraint: Constraint, value: usize, count: u32) {
-        let counts = &mut self.groups[constraint.group as usize];
+        let group = constraint.group;
         match constraint.kind {
             ConstraintKind::Spread { max_skew, min_domains } => {
-                let kept = slot(&mut counts.spread, value);
-                *kept = Some(kept.map_or((max_skew, min_domains), |(skew, domains)| {
+                let kept = slot(&mut self.groups[group as usize].spread, value);
+                let before = *kept;
+                *kept = Some(before.map_or((max_skew, min_domains), |(skew, domains)| {
                     (skew.min(max_skew), domains.max(min_domains))
                 }));
+                if *kept != before {
+                    self.changes.push(Change::Spread { group, value, before });
+                }
             }
-            ConstraintKind::AntiAffinity => *slot(&mut counts.averse, value) += count,
+            ConstraintKind::AntiAffinity => self.add_averse(group, value, count),
             ConstraintKind::Affinity => {}
         }
     }

@@ -3,7 +3,7 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use assay_shared::labels::kubernetes;
+use assay_shared::labels::{azure, kubernetes};
 use rustc_hash::FxHashMap;
 
 use crate::model::{HostPort, Labels, PodSelector, PodSpec, Protocol, Toleration, untolerated};
@@ -99,6 +99,18 @@ struct KeyValues {
     numbers: FxHashMap<Arc<str>, usize>,
     /// Values that an offering that can be had now would have, by number.
     offered: Vec<usize>,
+    /// The value that stands for no zone, where no node has it: it is no domain while there are zones to be had.
+    zoneless: Option<usize>,
+}
+
+impl KeyValues {
+    /// Of offered values, those that are domains.
+    fn domains(&self, mut offered: Vec<usize>) -> Vec<usize> {
+        if let Some(zoneless) = self.zoneless.filter(|_| offered.len() > 1) {
+            offered.retain(|value| *value != zoneless);
+        }
+        offered
+    }
 }
 
 /// All groups that some pod's constraints make, and who is counted in which.
@@ -229,6 +241,11 @@ impl Topology {
         self.keys[key].numbers.get(value).copied()
     }
 
+    /// The value of a label that is no domain while others are to be had.
+    pub(in crate::solve) fn zoneless(&self, key: usize) -> Option<usize> {
+        self.keys[key].zoneless
+    }
+
     /// Whether machines at this place count for the group.
     pub(in crate::solve) fn counts_place(&self, group: GroupId, place: &Place) -> bool {
         self.groups[group as usize].filter.as_ref().is_none_or(|filter| filter.admits_place(place))
@@ -261,7 +278,7 @@ impl Topology {
         let Domain::Label(key) = one.domain else { return Rc::default() };
         let keyed = &self.keys[key];
         let mut found: Vec<usize> = match &one.filter {
-            None => keyed.offered.clone(),
+            None => keyed.domains(keyed.offered.clone()),
             Some(filter) => {
                 let of_filter = catalog.shapes.iter().flat_map(|shape| {
                     let mask = shape.available & filter.admitted(catalog, shape);
@@ -270,7 +287,7 @@ impl Topology {
                 let numbers = of_filter.filter_map(|value| keyed.numbers.get(&*value).copied());
                 let mut seen = vec![false; keyed.values.len()];
                 numbers.for_each(|number| seen[number] = true);
-                (0..seen.len()).filter(|number| seen[*number]).collect()
+                keyed.domains((0..seen.len()).filter(|number| seen[*number]).collect())
             }
         };
         for place in places.iter().filter(|place| self.counts_place(group, place)) {
@@ -296,6 +313,7 @@ impl Topology {
             values: Vec::new(),
             numbers: FxHashMap::default(),
             offered: Vec::new(),
+            zoneless: None,
         };
         let mut offered: Vec<Arc<str>> = catalog
             .shapes
@@ -313,6 +331,10 @@ impl Topology {
             keyed.numbers.insert(Arc::clone(&value), keyed.values.len());
             keyed.values.push(value);
         }
+        let zoneless = || keyed.numbers.get(azure::REGIONAL_ZONE).copied();
+        let is_zone = key == kubernetes::ZONE;
+        let has_node = || places.iter().any(|place| place.label(key) == Some(azure::REGIONAL_ZONE));
+        keyed.zoneless = if is_zone && !has_node() { zoneless() } else { None };
         keyed.offered = offered.iter().filter_map(|value| keyed.numbers.get(value).copied()).collect();
         self.keys.push(keyed);
         self.keys.len() - 1
