@@ -1,6 +1,7 @@
 //! Nodes as they are.
 
 use assay_core::model::Node;
+use assay_shared::units::Bytes;
 use serde::Deserialize;
 
 use super::document::Document;
@@ -41,8 +42,9 @@ pub(super) fn read(
     let capacity = pod::resource_list(document, "status.capacity", &object.status.capacity)?;
     let mut allocatable = pod::resource_list(document, "status.allocatable", &object.status.allocatable)?;
     if object.status.allocatable.is_empty() {
-        // As the API server does for a node that says nothing of it.
+        // Written by hand: what a kubelet that reserves nothing would say.
         allocatable = capacity.clone();
+        allocatable.memory = Bytes(capacity.memory.0.saturating_sub(capacity.huge_pages().0));
     }
     if allocatable.is_zero() {
         let problem = "nothing of it is given: no pod is put there";
@@ -63,4 +65,28 @@ pub(super) fn read(
         deleting: meta.deletion_timestamp.is_some(),
         created: pod::timestamp(document, meta.creation_timestamp.as_deref())?,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn node(status: serde_json::Value) -> Node {
+        let value = json!({"kind": "Node", "metadata": {"name": "n"}, "status": status});
+        let document = Document { file: "-".to_owned(), number: 1, kind: "Node".to_owned(), value };
+        read(&document, &Meta::read(&document).unwrap(), &mut Vec::new()).unwrap()
+    }
+
+    #[test]
+    fn huge_pages_are_taken_out_of_memory_once() {
+        let capacity = json!({"memory": "8Gi", "hugepages-2Mi": "2Gi", "hugepages-1Gi": "1Gi"});
+        let by_hand = node(json!({"capacity": capacity}));
+        assert_eq!((by_hand.capacity.memory, by_hand.allocatable.memory), (Bytes::gib(8), Bytes::gib(5)));
+        // The kubelet has done so already.
+        let told =
+            node(json!({"capacity": capacity, "allocatable": {"memory": "5Gi", "hugepages-2Mi": "2Gi"}}));
+        assert_eq!(told.allocatable.memory, Bytes::gib(5));
+    }
 }

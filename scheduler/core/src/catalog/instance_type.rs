@@ -48,6 +48,8 @@ impl InstanceType {
                 }
             }
         }
+        // Memory kept as huge pages is no memory to ordinary requests: the kubelet takes it out as well.
+        overhead.memory += capacity.huge_pages();
         capacity - &overhead
     }
 }

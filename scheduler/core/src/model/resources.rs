@@ -46,6 +46,13 @@ impl ResourceList {
         }
     }
 
+    /// Memory that is kept as huge pages, of all sizes together.
+    #[must_use]
+    pub fn huge_pages(&self) -> Bytes {
+        let pages = self.extended.iter().filter(|(name, _)| name.starts_with("hugepages-"));
+        Bytes(pages.fold(0, |sum, (_, bytes)| sum.saturating_add(*bytes)))
+    }
+
     /// Sets any resource by its Kubernetes name: millicores of `cpu`, otherwise bytes or units.
     pub fn set(&mut self, name: &str, amount: u64) {
         match name {
