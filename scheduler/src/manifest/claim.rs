@@ -82,6 +82,7 @@ pub(super) struct ClaimObject {
 
 pub(super) fn read(document: &Document, meta: Meta) -> Result<ClaimObject, ManifestError> {
     let Object { spec, status } = document.typed()?;
+    meta.check(document, "metadata")?;
     let path = "spec.requirements";
     let requirements = pod::requirements(document, path, &spec.requirements)?;
     let requirements = Requirements::from_list(&requirements)

@@ -11,7 +11,7 @@ use super::context::Context;
 use super::document::Document;
 use super::error::ManifestError;
 use super::objects::{self, Expression};
-use super::pod;
+use super::{pod, syntax};
 
 /// A pod spec being read: where it stands and whose it is.
 #[derive(Clone, Copy)]
@@ -77,6 +77,7 @@ impl LabelSelector {
         document: &Document,
         path: &str,
     ) -> Result<Vec<Requirement>, ManifestError> {
+        syntax::check_labels(document, &format!("{path}.matchLabels"), &self.match_labels)?;
         let mut list: Vec<Requirement> =
             self.match_labels.iter().map(|(key, value)| Requirement::is_in(key, [value.as_str()])).collect();
         let path = format!("{path}.matchExpressions");
@@ -142,7 +143,8 @@ fn spread_one(
         Some(selector) => Some(selector.requirements(document, &format!("{path}.labelSelector"))?),
         None => None,
     };
-    merge_keys(subject.labels, &constraint.match_label_keys, Operator::In, &mut labels);
+    let keys = &constraint.match_label_keys;
+    merge_keys(subject, &format!("{path}.matchLabelKeys"), keys, Operator::In, &mut labels)?;
     Ok(TopologySpread {
         topology_key: topology_key(document, path, &constraint.topology_key)?,
         max_skew: positive("maxSkew", constraint.max_skew)?,
@@ -166,17 +168,25 @@ fn topology_key(document: &Document, path: &str, key: &str) -> Result<String, Ma
     if key.is_empty() {
         return Err(document.error(&format!("{path}.topologyKey"), "expected a node label, found none"));
     }
+    syntax::check_key(document, || format!("{path}.topologyKey"), key)?;
     Ok(key.to_owned())
 }
 
 /// Adds the pod's own values of `keys` to a selector; keys that the pod does not have are ignored, as Kubernetes does.
-fn merge_keys(labels: &Labels, keys: &[String], operator: Operator, selector: &mut Option<Vec<Requirement>>) {
-    let Some(list) = selector else { return };
-    for key in keys {
-        if let Some(value) = labels.get(key) {
+fn merge_keys(
+    subject: Subject<'_>,
+    field: &str,
+    keys: &[String],
+    operator: Operator,
+    selector: &mut Option<Vec<Requirement>>,
+) -> Result<(), ManifestError> {
+    for (index, key) in keys.iter().enumerate() {
+        syntax::check_key(subject.document, || format!("{field}[{index}]"), key)?;
+        if let (Some(list), Some(value)) = (selector.as_mut(), subject.labels.get(key)) {
             list.push(Requirement { operator, ..Requirement::is_in(key, [value.as_str()]) });
         }
     }
+    Ok(())
 }
 
 /// Required and preferred terms of `podAffinity` or `podAntiAffinity`.
@@ -210,8 +220,12 @@ fn term(subject: Subject<'_>, path: &str, one: &AffinityTerm) -> Result<PodAffin
         Some(selector) => Some(selector.requirements(document, &format!("{path}.labelSelector"))?),
         None => None,
     };
-    merge_keys(subject.labels, &one.match_label_keys, Operator::In, &mut labels);
-    merge_keys(subject.labels, &one.mismatch_label_keys, Operator::NotIn, &mut labels);
+    for (list, keys, operator) in [
+        ("matchLabelKeys", &one.match_label_keys, Operator::In),
+        ("mismatchLabelKeys", &one.mismatch_label_keys, Operator::NotIn),
+    ] {
+        merge_keys(subject, &format!("{path}.{list}"), keys, operator, &mut labels)?;
+    }
     let mut named: std::collections::BTreeSet<String> = one.namespaces.iter().cloned().collect();
     let namespaces = match &one.namespace_selector {
         None if named.is_empty() => Namespaces::only(subject.namespace),

@@ -94,6 +94,8 @@ fn replica(
     context: &Context,
 ) -> Result<Replica, ManifestError> {
     let template: PodTemplate = document.typed_at("spec.template", &spec.template)?;
+    meta.check(document, "metadata")?;
+    template.metadata.check(document, "spec.template.metadata")?;
     let namespace = meta.pod_id().namespace;
     let labels = &template.metadata.labels;
     let subject = Subject { document, context, namespace: &namespace, labels };

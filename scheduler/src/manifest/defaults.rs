@@ -9,6 +9,7 @@ use serde_json::Value;
 use super::document::Document;
 use super::error::ManifestError;
 use super::objects::Meta;
+use super::syntax;
 
 /// Constraints for pods that have none of their own.
 #[derive(Debug, Clone, Default)]
@@ -40,6 +41,7 @@ impl Service {
     /// A Service; `None` where it selects nothing.
     pub(super) fn read(document: &Document) -> Result<Option<Self>, ManifestError> {
         let ServiceObject { spec } = document.typed()?;
+        syntax::check_labels(document, "spec.selector", &spec.selector)?;
         let namespace = Meta::read(document)?.pod_id().namespace.to_string();
         Ok((!spec.selector.is_empty()).then_some(Self { namespace, selector: spec.selector }))
     }

@@ -15,6 +15,11 @@ const INPUT_LIMIT: u64 = 1 << 30;
 /// How deep `List`s may hold `List`s.
 const LIST_DEPTH_MAX: usize = 8;
 
+/// Characters of a field's path in a message; longer ones name a key that nobody reads to its end.
+const FIELD_AT_MOST: usize = 400;
+/// Characters of what is wrong with it.
+const PROBLEM_AT_MOST: usize = 400;
+
 /// Text and where it came from.
 #[derive(Debug, Clone)]
 pub struct Source {
@@ -178,14 +183,14 @@ impl Document {
         Some(PodId::new(self.namespace(), name))
     }
 
-    /// Something wrong with a field of this object.
+    /// Something wrong with a field of this object. What is long of it is cut: people read this.
     pub(super) fn error(&self, field: &str, problem: impl Into<String>) -> ManifestError {
         ManifestError {
             file: self.file.clone(),
             document: self.number,
             object: self.object(),
-            field: field.to_owned(),
-            problem: problem.into(),
+            field: clipped(field.to_owned(), FIELD_AT_MOST),
+            problem: clipped(problem.into(), PROBLEM_AT_MOST),
         }
     }
 
@@ -248,6 +253,15 @@ pub(super) fn split(source: &Source) -> Result<Vec<Document>, ManifestError> {
 fn looks_like_json(text: &str) -> bool {
     let inside = text.trim_start().strip_prefix('{').map(str::trim_start);
     inside.is_some_and(|inside| inside.starts_with('"')) && !text.contains("\n---")
+}
+
+/// At most so many characters; what is cut shows.
+fn clipped(mut text: String, most: usize) -> String {
+    if let Some((end, _)) = text.char_indices().nth(most) {
+        text.truncate(end);
+        text.push('…');
+    }
+    text
 }
 
 /// Takes out what is null: to Kubernetes a field that is null is not there.

@@ -23,6 +23,7 @@ mod objects;
 mod pod;
 mod pool;
 mod storage;
+mod syntax;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -156,6 +157,7 @@ impl Reader {
                 let meta = self.meta(document)?;
                 let template = document.typed::<objects::Workload>()?.spec.template;
                 let template: objects::PodTemplate = document.typed_at("spec.template", &template)?;
+                template.metadata.check(document, "spec.template.metadata")?;
                 let namespace = meta.pod_id().namespace;
                 let labels = &template.metadata.labels;
                 let subject = Subject { document, context: &self.context, namespace: &namespace, labels };

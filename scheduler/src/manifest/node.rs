@@ -39,6 +39,7 @@ pub(super) fn read(
     warnings: &mut Vec<String>,
 ) -> Result<Node, ManifestError> {
     let object: NodeObject = document.typed()?;
+    meta.check(document, "metadata")?;
     let capacity = pod::resource_list(document, "status.capacity", &object.status.capacity)?;
     let mut allocatable = pod::resource_list(document, "status.allocatable", &object.status.allocatable)?;
     if object.status.allocatable.is_empty() {

@@ -12,6 +12,7 @@ use super::constraints::{PodAffinity, SpreadConstraint};
 use super::document::Document;
 use super::error::ManifestError;
 use super::storage::ClaimSpec;
+use super::syntax;
 
 /// Metadata of an object.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -44,6 +45,12 @@ impl Meta {
             return Err(document.error("metadata.name", "expected a name, found none"));
         }
         Ok(metadata)
+    }
+
+    /// Whether the API server would take its labels and annotations; `path` is where the metadata stands.
+    pub(super) fn check(&self, document: &Document, path: &str) -> Result<(), ManifestError> {
+        syntax::check_labels(document, &format!("{path}.labels"), &self.labels)?;
+        syntax::check_annotations(document, &format!("{path}.annotations"), &self.annotations)
     }
 
     /// Its owners, with its own namespace.

@@ -19,7 +19,7 @@ use super::document::Document;
 use super::error::ManifestError;
 use super::objects::{self, Expression, Meta, PodObject, Quantities, Resources, TaintObject};
 use super::storage::Needs;
-use super::{aligned, gang};
+use super::{aligned, gang, syntax};
 
 /// Why a pod spec that stands in another document cannot be used.
 pub type PodTemplateError = ManifestError;
@@ -38,6 +38,7 @@ pub fn pod_spec_from_value(file: &str, what: &str, value: Value) -> Result<PodSp
 
 /// A pod.
 pub(super) fn read(document: &Document, meta: &Meta, context: &Context) -> Result<Pod, ManifestError> {
+    meta.check(document, "metadata")?;
     let mut object: PodObject = document.typed()?;
     let id = meta.pod_id();
     let subject = Subject { document, context, namespace: &id.namespace, labels: &meta.labels };
@@ -129,6 +130,7 @@ pub(super) fn spec(
     spec: &objects::PodSpec,
 ) -> Result<PodSpec, ManifestError> {
     let Subject { document, context, .. } = subject;
+    syntax::check_labels(document, &format!("{path}.nodeSelector"), &spec.node_selector)?;
     let mut selector = Vec::new();
     for (key, value) in &spec.node_selector {
         selector.push(Requirement::is_in(key, [value.as_str()]));
@@ -263,6 +265,7 @@ pub(super) fn requirements(
         if expression.key.is_empty() {
             return Err(document.error(&format!("{field}.key"), "expected a label key, found none"));
         }
+        syntax::check_key(document, || format!("{field}.key"), &expression.key)?;
         let operator: Operator = expression
             .operator
             .parse()
@@ -273,6 +276,12 @@ pub(super) fn requirements(
             values: expression.values.clone(),
             min_values: expression.min_values,
         };
+        // The other operators' values are numbers, or none.
+        if matches!(operator, Operator::In | Operator::NotIn) {
+            for (number, value) in requirement.values.iter().enumerate() {
+                syntax::check_value(document, || format!("{field}.values[{number}]"), value)?;
+            }
+        }
         ValueSet::from_requirement(&requirement)
             .map_err(|error| document.error(&format!("{field}.values"), error.to_string()))?;
         list.push(requirement);
@@ -310,6 +319,12 @@ fn tolerate(
             document.error(&format!("{path}.key"), "expected a key, or operator Exists, found neither")
         );
     }
+    if !object.key.is_empty() {
+        syntax::check_key(document, || format!("{path}.key"), &object.key)?;
+    }
+    if let TolerationOperator::Equal(value) = &operator {
+        syntax::check_value(document, || format!("{path}.value"), value)?;
+    }
     let effect = match object.effect.as_str() {
         "" => None,
         text => Some(effect(document, &format!("{path}.effect"), text)?),
@@ -324,6 +339,8 @@ pub(super) fn taints(
     objects: &[TaintObject],
 ) -> Result<Vec<Taint>, ManifestError> {
     let taint = |(index, object): (usize, &TaintObject)| {
+        syntax::check_key(document, || format!("{path}[{index}].key"), &object.key)?;
+        syntax::check_value(document, || format!("{path}[{index}].value"), &object.value)?;
         let effect = effect(document, &format!("{path}[{index}].effect"), &object.effect)?;
         Ok(Taint { key: object.key.clone(), value: object.value.clone(), effect })
     };

@@ -14,7 +14,7 @@ use serde::Deserialize;
 use super::document::Document;
 use super::error::ManifestError;
 use super::objects::{Expression, Meta, Quantities, TaintObject};
-use super::pod;
+use super::{pod, syntax};
 
 /// Annotation of a pool: what happens to a node whose hardware is not what was bought.
 const MISMATCH_POLICY: &str = "assay.dev/hardware-mismatch-policy";
@@ -162,15 +162,16 @@ pub(super) fn read(
     let grace = template.termination_grace_period.as_deref();
     let requirements = pod::requirements(document, &format!("{path}.requirements"), &template.requirements)?;
     check_requirements(document, &format!("{path}.requirements"), &requirements, warnings)?;
-    for (key, value) in &spec.template.metadata.labels {
+    let metadata = "spec.template.metadata";
+    syntax::check_labels(document, &format!("{metadata}.labels"), &spec.template.metadata.labels)?;
+    syntax::check_annotations(
+        document,
+        &format!("{metadata}.annotations"),
+        &spec.template.metadata.annotations,
+    )?;
+    for key in spec.template.metadata.labels.keys() {
         let field = format!("spec.template.metadata.labels[{key}]");
         check_key(document, &field, key, warnings)?;
-        if !is_label_value(value) {
-            let problem = format!(
-                "expected at most 63 letters, digits, '-', '_' and '.', a letter or digit first and last, found {value:?}"
-            );
-            return Err(document.error(&field, problem));
-        }
     }
     let taints = pod::taints(document, &format!("{path}.taints"), &template.taints)?;
     let startup_taints = pod::taints(document, &format!("{path}.startupTaints"), &template.startup_taints)?;
@@ -269,14 +270,6 @@ fn check_key(
         warnings.push(document.error(field, format!("{key} is no label of the provider")).to_string());
     }
     Ok(())
-}
-
-fn is_label_value(text: &str) -> bool {
-    let inside = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
-    let ends = [text.bytes().next(), text.bytes().next_back()];
-    text.len() <= 63
-        && text.bytes().all(inside)
-        && ends.into_iter().flatten().all(|byte| byte.is_ascii_alphanumeric())
 }
 
 fn limits(document: &Document, listed: &Quantities) -> Result<Limits, ManifestError> {
