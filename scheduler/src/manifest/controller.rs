@@ -2,7 +2,7 @@
 //!
 //! A controller that owns a pod of the input is not: its pods are all there, waiting ones included, as the API server has them.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use assay_core::model::{AttachedVolume, Gang, Labels, Pod, PodId, PodSpec, Timestamp};
@@ -14,14 +14,15 @@ use super::document::Document;
 use super::error::ManifestError;
 use super::gang;
 use super::objects::{Meta, PodTemplate, Workload, WorkloadSpec, WorkloadStatus, holds};
+use super::owners::Owner;
 use super::storage::{ClaimSpec, Needs};
-use super::{Manifests, pod};
+use super::{Manifests, owners, pod};
 
 /// The most pods that controllers may stand for together; Kubernetes clusters end at 150,000.
 pub(super) const PODS_MAX: u32 = 1_000_000;
 
-/// Who owns something: namespace, kind and name.
-pub(super) type Owner = (Arc<str>, String, String);
+/// Objects of a circle that are named.
+const NAMED_AT_MOST: usize = 5;
 
 /// A controller that waits for its pods.
 #[derive(Debug)]
@@ -29,6 +30,8 @@ pub(super) struct Controller {
     kind: String,
     id: PodId,
     owners: Vec<Owner>,
+    /// Where its owners stand, for what is told of them.
+    told_at: ManifestError,
     /// Pods it would make.
     pub(super) replicas: u32,
     /// One of these pods, or why it cannot be read.
@@ -62,6 +65,7 @@ impl Controller {
             kind: document.kind.clone(),
             id: meta.pod_id(),
             owners: meta.owners(),
+            told_at: document.error("metadata.ownerReferences", ""),
             replicas,
             pod: replica(document, meta, &spec, replicas, context).map_err(|error| error.to_string()),
             created: pod::timestamp(document, meta.creation_timestamp.as_deref())?,
@@ -69,7 +73,8 @@ impl Controller {
     }
 
     fn as_owner(&self) -> Owner {
-        (Arc::clone(&self.id.namespace), self.kind.clone(), self.id.name.to_string())
+        let PodId { namespace, name } = &self.id;
+        Owner { namespace: Arc::clone(namespace), kind: self.kind.clone(), name: name.to_string() }
     }
 }
 
@@ -170,6 +175,7 @@ pub(super) fn expand(
     read: &mut Manifests,
 ) {
     let known: BTreeSet<Owner> = controllers.iter().map(Controller::as_owner).collect();
+    read.warnings.extend(circles(&controllers));
     // A Deployment has pods where one of its ReplicaSets has.
     for controller in &controllers {
         if owned.contains(&controller.as_owner()) {
@@ -177,12 +183,11 @@ pub(super) fn expand(
         }
     }
     // Also where that ReplicaSet is not in the input itself: its name is the Deployment's, a dash, and a hash of the template.
-    let named_after =
-        owned.iter().filter(|(_, kind, _)| kind == "ReplicaSet").filter_map(|(namespace, _, name)| {
-            let (deployment, hash) = name.rsplit_once('-')?;
-            (!hash.is_empty())
-                .then(|| (Arc::clone(namespace), "Deployment".to_owned(), deployment.to_owned()))
-        });
+    let named_after = owned.iter().filter(|owner| owner.kind == "ReplicaSet").filter_map(|owner| {
+        let (deployment, hash) = owner.name.rsplit_once('-')?;
+        let (kind, name) = ("Deployment".to_owned(), deployment.to_owned());
+        (!hash.is_empty()).then(|| Owner { namespace: Arc::clone(&owner.namespace), kind, name })
+    });
     let named_after: Vec<Owner> = named_after.collect();
     owned.extend(named_after);
     let mut names: BTreeSet<PodId> = read.pods.iter().map(|pod| pod.id.clone()).collect();
@@ -215,6 +220,26 @@ pub(super) fn expand(
             }
         }
     }
+}
+
+/// What is told of controllers that own each other in a circle: none of them is the one that makes the pods.
+fn circles(controllers: &[Controller]) -> Vec<String> {
+    let owned: BTreeMap<Owner, Vec<Owner>> =
+        controllers.iter().map(|one| (one.as_owner(), one.owners.clone())).collect();
+    let places: BTreeMap<Owner, &ManifestError> =
+        controllers.iter().map(|one| (one.as_owner(), &one.told_at)).collect();
+    let told = |circle: Vec<&Owner>| {
+        let place = places.get(circle.first()?)?;
+        let named: Vec<String> = circle.iter().skip(1).take(NAMED_AT_MOST).map(ToString::to_string).collect();
+        let by = match (circle.len(), named.len() + 1) {
+            (1, _) => "itself".to_owned(),
+            (all, told) if all > told => format!("{} and {} more", named.join(", "), all - told),
+            _ => named.join(", "),
+        };
+        let problem = format!("owned in a circle, by {by}: no pods are made of them");
+        Some(ManifestError { problem, ..ManifestError::clone(place) }.to_string())
+    };
+    owners::circles(&owned).into_iter().filter_map(told).collect()
 }
 
 /// `web-0`; where that is taken, such as by a StatefulSet beside a Deployment of the same name, `web-deployment-0`.

@@ -20,6 +20,7 @@ mod error;
 mod gang;
 mod node;
 mod objects;
+mod owners;
 mod pod;
 mod pool;
 mod storage;
@@ -141,7 +142,7 @@ struct Reader {
     specs: HashMap<Arc<PodSpec>, ()>,
     labels: BTreeSet<Arc<Labels>>,
     /// Owners of the pods in the input.
-    owned: BTreeSet<controller::Owner>,
+    owned: BTreeSet<owners::Owner>,
     /// Classes that pools name, and what to say of a pool whose class is not in the input.
     class_refs: Vec<(String, String)>,
     /// Kinds nobody here reads, with how many there were.

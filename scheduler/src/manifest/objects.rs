@@ -11,6 +11,7 @@ use serde_json::Value;
 use super::constraints::{PodAffinity, SpreadConstraint};
 use super::document::Document;
 use super::error::ManifestError;
+use super::owners::Owner;
 use super::storage::ClaimSpec;
 use super::syntax;
 
@@ -54,9 +55,13 @@ impl Meta {
     }
 
     /// Its owners, with its own namespace.
-    pub(super) fn owners(&self) -> Vec<(Arc<str>, String, String)> {
+    pub(super) fn owners(&self) -> Vec<Owner> {
         let namespace = self.pod_id().namespace;
-        let owner = |owner: &OwnerReference| (Arc::clone(&namespace), owner.kind.clone(), owner.name.clone());
+        let owner = |owner: &OwnerReference| Owner {
+            namespace: Arc::clone(&namespace),
+            kind: owner.kind.clone(),
+            name: owner.name.clone(),
+        };
         self.owner_references.iter().map(owner).collect()
     }
 
