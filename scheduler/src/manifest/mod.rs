@@ -23,6 +23,7 @@ mod objects;
 mod owners;
 mod pod;
 mod pool;
+mod restricted;
 mod storage;
 mod syntax;
 

@@ -7,14 +7,13 @@ use assay_core::model::{
     Budget, BudgetNodes, ConsolidationPolicy, DisruptionPolicy, Labels, Limits, MismatchPolicy, NodePool,
     Wait,
 };
-use assay_core::requirement::{Operator, Requirement, is_well_known};
-use assay_shared::labels::{karpenter, kubernetes};
+use assay_core::requirement::{Operator, Requirement};
 use serde::Deserialize;
 
 use super::document::Document;
 use super::error::ManifestError;
 use super::objects::{Expression, Meta, Quantities, TaintObject};
-use super::{pod, syntax};
+use super::{pod, restricted, syntax};
 
 /// Annotation of a pool: what happens to a node whose hardware is not what was bought.
 const MISMATCH_POLICY: &str = "assay.dev/hardware-mismatch-policy";
@@ -171,7 +170,7 @@ pub(super) fn read(
     )?;
     for key in spec.template.metadata.labels.keys() {
         let field = format!("spec.template.metadata.labels[{key}]");
-        check_key(document, &field, key, warnings)?;
+        restricted::check(document, &field, key, warnings)?;
     }
     let taints = pod::taints(document, &format!("{path}.taints"), &template.taints)?;
     let startup_taints = pod::taints(document, &format!("{path}.startupTaints"), &template.startup_taints)?;
@@ -231,7 +230,7 @@ fn check_requirements(
 ) -> Result<(), ManifestError> {
     for (index, requirement) in requirements.iter().enumerate() {
         let path = format!("{path}[{index}]");
-        check_key(document, &format!("{path}.key"), &requirement.key, warnings)?;
+        restricted::check(document, &format!("{path}.key"), &requirement.key, warnings)?;
         let is_range =
             matches!(requirement.operator, Operator::Gt | Operator::Lt | Operator::Gte | Operator::Lte);
         if is_range && requirement.values.iter().any(|value| value.starts_with('-')) {
@@ -250,24 +249,6 @@ fn check_requirements(
                 return Err(document.error(&field, problem));
             }
         }
-    }
-    Ok(())
-}
-
-/// Whether a pool may say anything of this label. A label of the provider that nobody knows would match no machine; it is
-/// most likely misspelt.
-fn check_key(
-    document: &Document,
-    field: &str,
-    key: &str,
-    warnings: &mut Vec<String>,
-) -> Result<(), ManifestError> {
-    if key == kubernetes::HOSTNAME || key.starts_with("karpenter.sh/") && key != karpenter::CAPACITY_TYPE {
-        return Err(document.error(field, format!("expected a label that pools may set, found {key}")));
-    }
-    let of_provider = ["karpenter.azure.com/", "kubernetes.azure.com/"];
-    if of_provider.iter().any(|domain| key.starts_with(domain)) && !is_well_known(key) {
-        warnings.push(document.error(field, format!("{key} is no label of the provider")).to_string());
     }
     Ok(())
 }

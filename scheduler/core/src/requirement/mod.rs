@@ -6,6 +6,7 @@
 #[cfg(test)]
 mod properties;
 mod set;
+mod typo;
 mod value_set;
 
 use std::fmt;
@@ -14,6 +15,8 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 pub use set::{Incompatible, Requirements, WELL_KNOWN, is_well_known, normalize_key};
+pub(crate) use typo::distance;
+pub use typo::nearly_well_known;
 pub use value_set::ValueSet;
 
 /// One requirement as a manifest writes it.

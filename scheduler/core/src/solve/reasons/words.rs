@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use assay_shared::labels::{hardware, karpenter, kubernetes};
 use assay_shared::units::{Bytes, MilliCpu};
 
-use crate::requirement::{Incompatible, Requirements, ValueSet, WELL_KNOWN};
+use crate::requirement::{Incompatible, Requirements, ValueSet, WELL_KNOWN, distance};
 use crate::solve::catalog::Shape;
 use crate::solve::pack::add_values;
 
@@ -85,20 +85,4 @@ pub(in crate::solve) fn clipped(text: String, most: usize) -> String {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text,
     }
-}
-
-/// Levenshtein distance.
-fn distance(one: &str, two: &str) -> usize {
-    let two: Vec<char> = two.chars().collect();
-    let mut row: Vec<usize> = (0..=two.len()).collect();
-    for (i, c) in one.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, d) in two.iter().enumerate() {
-            let replaced = diagonal + usize::from(c != *d);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[two.len()]
 }
