@@ -12,7 +12,7 @@ use super::defaults::{DefaultSpread, Service};
 use super::document::Document;
 use super::error::ManifestError;
 use super::gang::{self, PodGroup};
-use super::objects::{Meta, Quantities};
+use super::objects::{Meta, PodSpec, Quantities};
 use super::pod;
 use super::storage::Storage;
 
@@ -32,7 +32,7 @@ pub(super) struct Context {
     /// Pods of each group in the input, by namespace and name.
     pub(super) group_sizes: BTreeMap<String, u32>,
     pub(super) default_spread: DefaultSpread,
-    /// Selectors of ReplicaSets and StatefulSets (and of Deployments, whose ReplicaSets take theirs), by namespace, kind and name.
+    /// Selectors of ReplicaSets, ReplicationControllers and StatefulSets (and of Deployments, whose ReplicaSets take theirs), by namespace, kind and name.
     selectors: BTreeMap<(String, String, String), Vec<Requirement>>,
     /// Volumes that nodes can attach: by node, each driver and its number.
     pub(super) volume_limits: BTreeMap<String, Vec<(String, u64)>>,
@@ -126,9 +126,17 @@ impl Context {
                 let selector = document.value.pointer("/spec/selector").map(LabelSelector::deserialize);
                 if let Some(Ok(selector)) = selector {
                     let list = selector.requirements(document, "spec.selector")?;
-                    let key =
-                        (document.namespace().to_owned(), document.kind.clone(), document.name().to_owned());
-                    self.selectors.insert(key, list);
+                    self.selectors.insert(own_key(document), list);
+                }
+            }
+            "ReplicationController" => {
+                // Its selector is a plain map and, where it has none, the labels of its template.
+                let places = ["/spec/selector", "/spec/template/metadata/labels"];
+                let labels = places.iter().find_map(|place| document.value.pointer(place));
+                if let Some(Ok(labels)) = labels.map(Labels::deserialize) {
+                    let list =
+                        labels.iter().map(|(key, value)| Requirement::is_in(key, [value.as_str()])).collect();
+                    self.selectors.insert(own_key(document), list);
                 }
             }
             "Pod" => {
@@ -172,10 +180,24 @@ impl Context {
         }
     }
 
+    /// Whether the RuntimeClass of a pod is there. The API server admits no pod that names another.
+    pub(super) fn check_runtime(
+        &self,
+        document: &Document,
+        path: &str,
+        spec: &PodSpec,
+    ) -> Result<(), ManifestError> {
+        let class = &spec.runtime_class_name;
+        if class.is_empty() || self.runtimes.contains_key(class) {
+            return Ok(());
+        }
+        let problem = format!("expected a RuntimeClass of the input, found {class:?}");
+        Err(document.error(&format!("{path}.runtimeClassName"), problem))
+    }
+
     /// What the controller of a pod, or the controller that a document is, selects.
     pub(super) fn selector_of_owner(&self, document: &Document) -> Option<Vec<Requirement>> {
-        let own = (document.namespace().to_owned(), document.kind.clone(), document.name().to_owned());
-        if let Some(selector) = self.selectors.get(&own) {
+        if let Some(selector) = self.selectors.get(&own_key(document)) {
             return Some(selector.clone());
         }
         let owners = document.value.pointer("/metadata/ownerReferences")?.as_array()?;
@@ -192,6 +214,11 @@ impl Context {
     pub(super) fn namespaces_where(&self, matches: impl Fn(&Labels) -> bool) -> BTreeSet<String> {
         self.namespaces.iter().filter(|(_, labels)| matches(labels)).map(|(name, _)| name.clone()).collect()
     }
+}
+
+/// What an object is found by: namespace, kind and name.
+fn own_key(document: &Document) -> (String, String, String) {
+    (document.namespace().to_owned(), document.kind.clone(), document.name().to_owned())
 }
 
 /// The label that every namespace has.

@@ -107,16 +107,9 @@ fn replica(
     let own_gang = gang::of_job(document, meta, spec.completion_mode == "Indexed", replicas)?;
     let gang = match own_gang {
         Some(gang) => Some(gang),
-        None => {
-            let gang = gang::of_pod(document, context, &namespace, labels, &template.metadata.annotations)?;
-            // A group without a size of its own is as large as what its controller makes.
-            gang.map(|gang| {
-                let stated = context.pod_groups.contains_key(&*gang.id);
-                let min_member = if stated { gang.min_member } else { gang.min_member.max(replicas) };
-                Arc::new(Gang { min_member, ..Gang::clone(&gang) })
-            })
-        }
+        None => gang::of_pod(document, context, &namespace, labels, &template.metadata.annotations)?,
     };
+    context.check_runtime(document, "spec.template.spec", &template.spec)?;
     let class = &template.spec.priority_class_name;
     Ok(Replica {
         spec: Arc::new(pod::spec(subject, "spec.template.spec", &template.spec)?),

@@ -138,6 +138,11 @@ impl DefaultSpread {
         Ok(Self { constraints })
     }
 
+    /// Whether there are none.
+    pub(super) fn is_empty(&self) -> bool {
+        self.constraints.is_empty()
+    }
+
     /// The constraints of a pod that has none: over the pods of the Services that select it and of its controller (`owner` is
     /// the selector of that). None where neither selects it.
     pub(super) fn of_pod(
@@ -147,9 +152,6 @@ impl DefaultSpread {
         labels: &Labels,
         owner: Option<&[Requirement]>,
     ) -> Vec<TopologySpread> {
-        if self.constraints.is_empty() {
-            return Vec::new();
-        }
         let selects = |service: &&Service| {
             service.namespace == namespace
                 && service.selector.iter().all(|(key, value)| labels.get(key) == Some(value))

@@ -89,7 +89,7 @@ pub(super) struct Document {
 }
 
 /// Kinds that are read, with their API group.
-const KINDS: [(&str, &str); 22] = [
+const KINDS: [(&str, &str); 23] = [
     ("KubeSchedulerConfiguration", "kubescheduler.config.k8s.io"),
     ("Service", ""),
     ("PriorityClass", "scheduling.k8s.io"),
@@ -101,6 +101,7 @@ const KINDS: [(&str, &str); 22] = [
     ("Namespace", ""),
     ("PersistentVolume", ""),
     ("PersistentVolumeClaim", ""),
+    ("ReplicationController", ""),
     ("Deployment", "apps"),
     ("ReplicaSet", "apps"),
     ("StatefulSet", "apps"),
@@ -115,11 +116,12 @@ const KINDS: [(&str, &str); 22] = [
 ];
 
 /// Kinds that live in a namespace, `default` where they name none.
-const NAMESPACED: [&str; 11] = [
+const NAMESPACED: [&str; 12] = [
     "Service",
     "PodGroup",
     "Pod",
     "PersistentVolumeClaim",
+    "ReplicationController",
     "Deployment",
     "ReplicaSet",
     "StatefulSet",

@@ -1,10 +1,12 @@
 //! Gangs: pods of a `PodGroup` of scheduler-plugins, or of an indexed Job that asks for it.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use assay_core::model::{Gang, GangScope, Labels};
+use assay_core::model::{Gang, GangScope, Labels, Pod, PodId};
 use assay_shared::labels::kubernetes;
 use serde::Deserialize;
+use serde_json::Value;
 
 use super::context::Context;
 use super::document::Document;
@@ -71,7 +73,61 @@ pub(super) fn group_of(namespace: &str, labels: &Labels) -> Option<String> {
     (!name.is_empty()).then(|| format!("{namespace}/{name}"))
 }
 
-/// The gang of a pod with these labels and annotations.
+/// What is told of labels, standing at `path`, that name two groups.
+pub(super) fn two_groups(document: &Document, path: &str) -> Option<String> {
+    let labels = document.value.pointer(&format!("/{}", path.replace('.', "/")))?;
+    let [taken, other] = GROUP_LABELS.map(|key| labels.get(key).and_then(Value::as_str));
+    let (taken, other) = (taken?, other?);
+    let problem = format!("names two groups: {taken:?} is taken, not {other:?}");
+    (taken != other).then(|| document.error(&format!("{path}[{}]", GROUP_LABELS[0]), problem).to_string())
+}
+
+/// Makes pods of one gang agree on it, and tells where they do not. A group that says no size is as large as it is: pods from
+/// number `made` on are those that controllers make. One pod that asks for one zone asks for all.
+pub(super) fn settle(pods: &mut [Pod], made: usize, context: &Context) -> Vec<String> {
+    #[derive(Default)]
+    struct Members {
+        made: u32,
+        /// The first pod that asks for one zone, and the first that does not.
+        near: Option<PodId>,
+        anywhere: Option<PodId>,
+    }
+    let mut gangs: BTreeMap<Arc<str>, Members> = BTreeMap::new();
+    for (index, pod) in pods.iter().enumerate() {
+        let Some(gang) = &pod.gang else { continue };
+        let members = gangs.entry(Arc::clone(&gang.id)).or_default();
+        members.made = members.made.saturating_add(u32::from(index >= made));
+        let first = match gang.scope {
+            GangScope::Zone => &mut members.near,
+            GangScope::Cluster => &mut members.anywhere,
+        };
+        first.get_or_insert_with(|| pod.id.clone());
+    }
+    let mut told = Vec::new();
+    let mut agreed: BTreeMap<Arc<str>, Arc<Gang>> = BTreeMap::new();
+    for (id, members) in gangs {
+        if let (Some(near), Some(anywhere)) = (&members.near, &members.anywhere) {
+            told.push(format!(
+                "gang {id}: {near} has annotation {GANG_TOPOLOGY} and {anywhere} has not: all are kept in one zone"
+            ));
+        }
+        let stated = context.pod_groups.get(&*id).and_then(|group| group.min_member);
+        let there = context.group_sizes.get(&*id).copied().unwrap_or(0);
+        let min_member = stated.unwrap_or_else(|| there.saturating_add(members.made));
+        let scope = if members.near.is_some() { GangScope::Zone } else { GangScope::Cluster };
+        agreed.insert(Arc::clone(&id), Arc::new(Gang { id, min_member, scope }));
+    }
+    for pod in pods {
+        if let Some(gang) = &mut pod.gang
+            && let Some(agreed) = agreed.get(&gang.id)
+        {
+            *gang = Arc::clone(agreed);
+        }
+    }
+    told
+}
+
+/// The gang of a pod with these labels and annotations, before it has met the others.
 pub(super) fn of_pod(
     document: &Document,
     context: &Context,
@@ -81,8 +137,7 @@ pub(super) fn of_pod(
 ) -> Result<Option<Arc<Gang>>, ManifestError> {
     let Some(id) = group_of(namespace, labels) else { return Ok(None) };
     let group = context.pod_groups.get(&id);
-    let stated = group.and_then(|group| group.min_member);
-    let min_member = stated.unwrap_or_else(|| context.group_sizes.get(&id).copied().unwrap_or(1));
+    let min_member = group.and_then(|group| group.min_member).unwrap_or(1);
     let own = scope(document, annotations)?;
     let scope = if own == GangScope::Zone { own } else { group.map_or(own, |group| group.scope) };
     Ok(Some(Arc::new(Gang { id: id.into(), min_member, scope })))
@@ -107,5 +162,102 @@ pub(super) fn of_job(
         Some(other) => {
             Err(document.error(&field, format!("expected \"true\" or \"false\", found {other:?}")))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use assay_core::model::PodSpec;
+    use serde_json::json;
+
+    use super::*;
+
+    const NEAR: &str = "topology.kubernetes.io/zone";
+
+    fn document(kind: &str, value: Value) -> Document {
+        Document { file: "-".to_owned(), number: 1, kind: kind.to_owned(), value }
+    }
+
+    fn group(spec: Value, annotations: Value) -> Result<PodGroup, String> {
+        let value =
+            json!({"kind": "PodGroup", "metadata": {"name": "g", "annotations": annotations}, "spec": spec});
+        PodGroup::read(&document("PodGroup", value)).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_group_says_how_many_and_how_near() {
+        let near = group(json!({"minMember": 3}), json!({GANG_TOPOLOGY: NEAR})).unwrap();
+        assert_eq!((near.min_member, near.scope), (Some(3), GangScope::Zone));
+        let plain = group(json!({}), json!({})).unwrap();
+        assert_eq!((plain.min_member, plain.scope), (None, GangScope::Cluster));
+        assert!(
+            group(json!({"minMember": 0}), json!({}))
+                .unwrap_err()
+                .contains("spec.minMember: expected a whole number")
+        );
+        let rack = group(json!({}), json!({GANG_TOPOLOGY: "rack"})).unwrap_err();
+        assert!(
+            rack.contains(
+                "metadata.annotations[assay.dev/gang-topology]: expected topology.kubernetes.io/zone"
+            ),
+            "{rack}"
+        );
+    }
+
+    #[test]
+    fn the_present_label_is_taken_before_the_older_one() {
+        let labels = |list: &[(&str, &str)]| {
+            list.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect::<Labels>()
+        };
+        assert_eq!(group_of("ns", &labels(&[(GROUP_LABELS[1], "old")])).as_deref(), Some("ns/old"));
+        assert_eq!(
+            group_of("ns", &labels(&[(GROUP_LABELS[1], "old"), (GROUP_LABELS[0], "new")])).as_deref(),
+            Some("ns/new")
+        );
+        assert_eq!(group_of("ns", &labels(&[(GROUP_LABELS[0], "")])), None);
+        let both = |one: &str, two: &str| {
+            let labels = json!({GROUP_LABELS[0]: one, GROUP_LABELS[1]: two});
+            two_groups(
+                &document("Pod", json!({"metadata": {"name": "p", "labels": labels}})),
+                "metadata.labels",
+            )
+        };
+        assert_eq!(both("a", "a"), None);
+        assert!(both("a", "b").unwrap().ends_with("names two groups: \"a\" is taken, not \"b\""));
+    }
+
+    #[test]
+    fn members_of_one_gang_agree_on_it() {
+        let member = |name: &str, scope| Pod {
+            gang: Some(Arc::new(Gang { id: "default/g".into(), min_member: 1, scope })),
+            ..Pod::new(PodId::new("default", name), Arc::new(PodSpec::default()))
+        };
+        let mut context = Context::default();
+        context.group_sizes.insert("default/g".to_owned(), 2);
+        let mut pods = [
+            member("a", GangScope::Cluster),
+            member("b", GangScope::Zone),
+            member("made-0", GangScope::Cluster),
+        ];
+        let told = settle(&mut pods, 2, &context);
+        // Two in the input, one that a controller makes.
+        let gang = Gang { id: "default/g".into(), min_member: 3, scope: GangScope::Zone };
+        assert!(pods.iter().all(|pod| pod.gang.as_deref() == Some(&gang)), "{pods:?}");
+        assert_eq!(told.len(), 1);
+        assert!(told[0].starts_with("gang default/g: default/b has annotation"), "{}", told[0]);
+        assert!(settle(&mut pods, 2, &context).is_empty(), "what agrees is not told");
+    }
+
+    #[test]
+    fn a_job_is_a_gang_where_it_says_so_and_has_indexes() {
+        let read = |annotation: &str, indexed| {
+            let value = json!({"kind": "Job", "metadata": {"name": "j", "annotations": {GANG: annotation}}});
+            let document = document("Job", value);
+            of_job(&document, &Meta::read(&document).unwrap(), indexed, 4).map_err(|error| error.problem)
+        };
+        assert_eq!(read("true", true).unwrap().unwrap().min_member, 4);
+        assert_eq!(read("false", true).unwrap(), None);
+        assert!(read("true", false).unwrap_err().starts_with("expected completionMode Indexed"));
+        assert!(read("yes", true).unwrap_err().starts_with("expected \"true\" or \"false\""));
     }
 }

@@ -154,7 +154,9 @@ impl Reader {
     fn read(&mut self, document: &Document) -> Result<(), ManifestError> {
         match document.kind.as_str() {
             "Pod" => self.pod(document)?,
-            "Deployment" | "ReplicaSet" | "StatefulSet" | "Job" => self.controller(document)?,
+            "Deployment" | "ReplicaSet" | "ReplicationController" | "StatefulSet" | "Job" => {
+                self.controller(document)?;
+            }
             "DaemonSet" => {
                 let meta = self.meta(document)?;
                 let template = document.typed::<objects::Workload>()?.spec.template;
@@ -164,6 +166,9 @@ impl Reader {
                 let labels = &template.metadata.labels;
                 let subject = Subject { document, context: &self.context, namespace: &namespace, labels };
                 let spec = pod::spec(subject, "spec.template.spec", &template.spec)?;
+                // Room is kept all the same: the class is most likely there where the input comes from.
+                let runtime = self.context.check_runtime(document, "spec.template.spec", &template.spec);
+                self.read.warnings.extend(runtime.err().map(|error| error.to_string()));
                 self.read.daemon_sets.push(DaemonSet { id: meta.pod_id(), spec: Arc::new(spec) });
             }
             "Node" => {
@@ -237,6 +242,7 @@ impl Reader {
             }
         };
         self.owned.extend(meta.owners());
+        self.read.warnings.extend(gang::two_groups(document, "metadata.labels"));
         match pod::read(document, &meta, &self.context) {
             Ok(pod) => {
                 let pod = self.interned(pod);
@@ -269,6 +275,7 @@ impl Reader {
     fn controller(&mut self, document: &Document) -> Result<(), ManifestError> {
         let meta = self.meta(document)?;
         let controller = controller::Controller::read(document, &meta, &self.context)?;
+        self.read.warnings.extend(gang::two_groups(document, "spec.template.metadata.labels"));
         self.replicas = self.replicas.saturating_add(controller.replicas);
         if self.replicas > controller::PODS_MAX {
             let field = if document.kind == "Job" { "spec.parallelism" } else { "spec.replicas" };
@@ -281,7 +288,10 @@ impl Reader {
     }
 
     fn finish(mut self) -> Manifests {
+        let as_objects = self.read.pods.len();
         controller::expand(std::mem::take(&mut self.controllers), self.owned, &self.context, &mut self.read);
+        let told = gang::settle(&mut self.read.pods, as_objects, &self.context);
+        self.read.warnings.extend(told);
         for node in &mut self.read.nodes {
             for (driver, count) in self.context.volume_limits.get(&*node.name).into_iter().flatten() {
                 // A limit of nothing is a limit too.

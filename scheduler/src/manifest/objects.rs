@@ -81,7 +81,7 @@ pub(super) struct OwnerReference {
     pub(super) name: String,
 }
 
-/// Deployment, ReplicaSet, StatefulSet, Job or DaemonSet.
+/// Deployment, ReplicaSet, ReplicationController, StatefulSet, Job or DaemonSet.
 #[derive(Debug, Clone, Deserialize)]
 pub(super) struct Workload {
     pub(super) spec: WorkloadSpec,

@@ -44,6 +44,10 @@ pub(super) fn read(document: &Document, meta: &Meta, context: &Context) -> Resul
     let subject = Subject { document, context, namespace: &id.namespace, labels: &meta.labels };
     set_aside(&mut object);
     let mut spec = spec(subject, "spec", &object.spec)?;
+    // A pod that an API server has taken in had its class then.
+    if object.spec.node_name.is_empty() && meta.creation_timestamp.is_none() {
+        context.check_runtime(document, "spec", &object.spec)?;
+    }
     let node = Some(object.spec.node_name).filter(|name| !name.is_empty());
     let mut needs = context.storage.needs((&id.namespace, &id.name), &object.spec.volumes, &[]);
     if node.is_some() {
@@ -194,7 +198,7 @@ pub(super) fn spec(
     )?;
     let spread_path = format!("{path}.topologySpreadConstraints");
     let mut topology_spread = constraints::spread(subject, &spread_path, &spec.topology_spread_constraints)?;
-    if topology_spread.is_empty() {
+    if topology_spread.is_empty() && !context.default_spread.is_empty() {
         let owner = context.selector_of_owner(document);
         topology_spread = context.default_spread.of_pod(
             &context.services,
