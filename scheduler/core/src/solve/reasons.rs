@@ -11,11 +11,12 @@ use std::collections::BTreeSet;
 
 pub(super) use self::fix::Changed;
 pub(super) use self::words::{amount, clipped, requirement};
-use self::words::{nearest_key, nearest_value};
+use self::words::{nearest_key, nearest_value, port};
 use super::Solver;
 use super::axes::{Axes, fits, real};
 use super::catalog::Shape;
 use super::classes::{Class, Flaw};
+use super::host::HostRules;
 use super::limits::Allowance;
 use super::options::{MinValues, SolveOptions};
 use super::pack::{add_values, wanted_variety};
@@ -26,6 +27,9 @@ use crate::requirement::{Requirements, ValueSet};
 
 /// Characters of a detail or a fix.
 const TEXT_AT_MOST: usize = 400;
+
+/// Host ports that a reason names.
+const PORTS_AT_MOST: usize = 10;
 
 /// Excess up to which a smaller request is the first thing to suggest: a twentieth too much is a rounding, double is not.
 const SMALL_EXCESS: f64 = 1.25;
@@ -113,6 +117,16 @@ pub(super) fn reasons<'s>(
     }
     let in_gang = !found.is_empty();
     let blocked = solver.blocked_by(class);
+    // What one pool may do in its domains, another may not in its own.
+    let count = solver.catalog.pools.len();
+    let mut blocked_in: Vec<Option<Blocked>> = Vec::with_capacity(count);
+    for pool in 0..count {
+        let only: Vec<bool> = (0..count).map(|one| one == pool && class.pools[one]).collect();
+        blocked_in.push(match &blocked {
+            None if count > 1 && class.pools[pool] => solver.blocked_in(class, &only),
+            known => known.clone(),
+        });
+    }
     let solver = &*solver;
     for (pool, one) in solver.catalog.pools.iter().enumerate() {
         let outranked = outcome.bins.iter().any(|bin| {
@@ -127,7 +141,7 @@ pub(super) fn reasons<'s>(
             class,
             allowance: &outcome.allowance,
             pool,
-            blocked: blocked.as_ref(),
+            blocked: blocked_in[pool].as_ref(),
             min_values: options.min_values,
             outranked,
         };
@@ -237,8 +251,7 @@ impl<'s> Case<'_, '_, 's> {
             return Some(finding.fix(blocked.fix.clone()));
         }
         if available.iter().all(|(shape, _)| shape.occupancy.space(&class.host) == 0) {
-            let detail = "its host ports or rules for one machine exclude the DaemonSets of every type";
-            return Some(Finding::new(ReasonCode::TopologyConstraint, detail));
+            return Some(Finding::new(ReasonCode::TopologyConstraint, self.beside_daemons(&available)));
         }
         let within =
             |shape: &Shape<'_>| self.allowance.machines(self.pool, &shape.instance_type.capacity) > 0;
@@ -370,6 +383,23 @@ impl<'s> Case<'_, '_, 's> {
             "{} types fit, none can be had now: all {count} allowed offerings of {name} are unavailable",
             fitting.len()
         )
+    }
+
+    /// What of the class excludes the DaemonSets of every type.
+    fn beside_daemons(&self, available: &[(&Shape<'_>, u64)]) -> String {
+        let is_port = |group: u32| self.solver.topology.is_port(group);
+        let mut without_ports = HostRules::clone(&self.class.host);
+        without_ports.at_most.retain(|(group, _)| !is_port(*group));
+        without_ports.counted.retain(|group| !is_port(*group));
+        let ports: Vec<String> = self.class.spec.host_ports.iter().take(PORTS_AT_MOST).map(port).collect();
+        let of_ports = available.iter().all(|(shape, _)| shape.occupancy.space(&without_ports) > 0);
+        match ports.as_slice() {
+            [port] if of_ports => format!("DaemonSets hold host port {port} on every type"),
+            ports if of_ports => {
+                format!("DaemonSets hold one of host ports {} on every type", ports.join(", "))
+            }
+            _ => "its rules for one machine exclude the DaemonSets of every type".to_owned(),
+        }
     }
 
     /// The limit that keeps every type out.

@@ -27,8 +27,13 @@ struct Failing {
 }
 
 impl Solver<'_> {
-    /// The constraint that fails in the domain that comes nearest; `None` where some domain would take a pod.
+    /// The constraint that fails in the domain that comes nearest; `None` where some domain of some pool would take a pod.
     pub(super) fn blocked_by(&mut self, class: &Class<'_>) -> Option<Blocked> {
+        self.blocked_in(class, &class.pools)
+    }
+
+    /// The same as far as machines of these pools go.
+    pub(super) fn blocked_in(&mut self, class: &Class<'_>, pools: &[bool]) -> Option<Blocked> {
         if class.rules.hard.is_empty() && class.rules.counted.is_empty() && class.host.is_empty() {
             return None;
         }
@@ -37,7 +42,7 @@ impl Solver<'_> {
         let binding = Binding { constraints: class.rules.hard.clone(), host: Rc::clone(&class.host) };
         let mut nearest: Option<((bool, usize, u32), Blocked)> = None;
         for term in terms {
-            let masks = self.masks.of(&self.catalog, term, &class.pools);
+            let masks = self.masks.of(&self.catalog, term, pools);
             for (pins, buyable) in self.domains(class, &binding, &Rc::new(term.clone()), &masks, &places) {
                 let failing = self.failing(class, &pins);
                 let count = failing.constraints.len() + usize::from(failing.unwelcome.is_some());
@@ -52,7 +57,23 @@ impl Solver<'_> {
                 }
             }
         }
-        nearest.map(|(_, blocked)| blocked)
+        nearest.map(|(_, blocked)| blocked).or_else(|| self.nowhere(class))
+    }
+
+    /// A constraint over a label that neither nodes nor types have: there is no domain at all.
+    fn nowhere(&self, class: &Class<'_>) -> Option<Blocked> {
+        let (kind, name) = class.rules.hard.iter().find_map(|one| match self.topology.domain(one.group) {
+            Domain::Label(key) if self.topology.values(key).is_empty() => {
+                Some((one.kind, self.topology.key_name(key)))
+            }
+            _ => None,
+        })?;
+        let what = match kind {
+            ConstraintKind::Spread { .. } => "spread",
+            ConstraintKind::Affinity => "pod affinity",
+            ConstraintKind::AntiAffinity => "pod anti-affinity",
+        };
+        Some(Blocked { detail: format!("{what} over {name}: no node and no type has this label"), fix: None })
     }
 
     /// What fails in words, and how much it is over.

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use assay_shared::labels::{hardware, karpenter, kubernetes};
 use assay_shared::units::{Bytes, MilliCpu};
 
+use crate::model::{HostPort, Protocol};
 use crate::requirement::{Incompatible, Requirements, ValueSet, WELL_KNOWN, distance};
 use crate::solve::catalog::Shape;
 use crate::solve::pack::add_values;
@@ -23,6 +24,17 @@ pub(in crate::solve) fn amount(name: &str, amount: u64) -> String {
         name if name.starts_with("hugepages-") => Bytes(amount).to_string(),
         _ => amount.to_string(),
     }
+}
+
+/// A port with its protocol, and its address where it has one.
+pub(super) fn port(port: &HostPort) -> String {
+    let protocol = match port.protocol {
+        Protocol::Tcp => "TCP",
+        Protocol::Udp => "UDP",
+        Protocol::Sctp => "SCTP",
+    };
+    let address = port.ip.as_ref().map(|ip| format!(" of {ip}")).unwrap_or_default();
+    format!("{}/{protocol}{address}", port.port)
 }
 
 /// A known key that is a few letters away, or has the right name under another prefix.
