@@ -15,8 +15,8 @@ use serde::Deserialize;
 
 use super::document::Document;
 use super::error::ManifestError;
-use super::objects::{Condition, Expression, Meta, Quantities, TaintObject, holds};
-use super::pod;
+use super::objects::{Condition, Expression, Meta, Quantities, TaintObject, holds, timestamp};
+use super::{amounts, node_terms, taints};
 
 #[derive(Debug, Deserialize)]
 struct Object {
@@ -84,7 +84,7 @@ pub(super) fn read(document: &Document, meta: Meta) -> Result<ClaimObject, Manif
     let Object { spec, status } = document.typed()?;
     meta.check(document, "metadata")?;
     let path = "spec.requirements";
-    let requirements = pod::requirements(document, path, &spec.requirements)?;
+    let requirements = node_terms::requirements(document, path, &spec.requirements)?;
     let requirements = Requirements::from_list(&requirements)
         .map_err(|error| document.error(path, error.to_string()))?
         .intersect(&Requirements::from_labels(&meta.labels));
@@ -107,12 +107,12 @@ pub(super) fn read(document: &Document, meta: Meta) -> Result<ClaimObject, Manif
             .filter(|name| !name.is_empty())
             .unwrap_or_else(|| "default".to_owned()),
         requirements,
-        requests: pod::resource_list(document, "spec.resources.requests", &spec.resources.requests)?,
-        capacity: pod::resource_list(document, "status.capacity", &status.capacity)?,
-        allocatable: pod::resource_list(document, "status.allocatable", &status.allocatable)?,
-        taints: pod::taints(document, "spec.taints", &spec.taints)?,
+        requests: amounts::read(document, "spec.resources.requests", &spec.resources.requests)?,
+        capacity: amounts::read(document, "status.capacity", &status.capacity)?,
+        allocatable: amounts::read(document, "status.allocatable", &status.allocatable)?,
+        taints: taints::taints(document, "spec.taints", &spec.taints)?,
         state,
-        created: pod::timestamp(document, meta.creation_timestamp.as_deref())?,
+        created: timestamp(document, meta.creation_timestamp.as_deref())?,
         node_name: status.node_name,
         provider_id: status.provider_id,
         name: meta.name,

@@ -11,7 +11,7 @@ use super::context::Context;
 use super::document::Document;
 use super::error::ManifestError;
 use super::objects::{self, Expression};
-use super::{pod, syntax};
+use super::{node_terms, syntax};
 
 /// A pod spec being read: where it stands and whose it is.
 #[derive(Clone, Copy)]
@@ -81,7 +81,7 @@ impl LabelSelector {
         let mut list: Vec<Requirement> =
             self.match_labels.iter().map(|(key, value)| Requirement::is_in(key, [value.as_str()])).collect();
         let path = format!("{path}.matchExpressions");
-        let expressions = pod::requirements(document, &path, &self.match_expressions)?;
+        let expressions = node_terms::requirements(document, &path, &self.match_expressions)?;
         for (index, one) in expressions.iter().enumerate() {
             if !matches!(
                 one.operator,

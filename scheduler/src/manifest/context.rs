@@ -7,13 +7,13 @@ use assay_core::requirement::Requirement;
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::amounts;
 use super::constraints::LabelSelector;
 use super::defaults::{DefaultSpread, Service};
 use super::document::Document;
 use super::error::ManifestError;
 use super::gang::{self, PodGroup};
 use super::objects::{Meta, PodSpec, Quantities};
-use super::pod;
 use super::storage::Storage;
 
 /// What the rest of the input says about namespaces, priorities, volumes and groups.
@@ -111,7 +111,7 @@ impl Context {
             }
             "RuntimeClass" => {
                 let class: RuntimeClass = document.typed()?;
-                let overhead = pod::resource_list(document, "overhead.podFixed", &class.overhead.pod_fixed)?;
+                let overhead = amounts::read(document, "overhead.podFixed", &class.overhead.pod_fixed)?;
                 self.runtimes.insert(Meta::read(document)?.name, overhead);
             }
             "CSINode" => {

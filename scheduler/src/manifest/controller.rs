@@ -13,7 +13,7 @@ use super::context::Context;
 use super::document::Document;
 use super::error::ManifestError;
 use super::gang;
-use super::objects::{Meta, PodTemplate, Workload, WorkloadSpec, WorkloadStatus, holds};
+use super::objects::{Meta, PodTemplate, Workload, WorkloadSpec, WorkloadStatus, holds, timestamp};
 use super::owners::Owner;
 use super::storage::{ClaimSpec, Needs};
 use super::{Manifests, owners, pod};
@@ -68,7 +68,7 @@ impl Controller {
             told_at: document.error("metadata.ownerReferences", ""),
             replicas,
             pod: replica(document, meta, &spec, replicas, context).map_err(|error| error.to_string()),
-            created: pod::timestamp(document, meta.creation_timestamp.as_deref())?,
+            created: timestamp(document, meta.creation_timestamp.as_deref())?,
         })
     }
 

@@ -9,6 +9,7 @@
 //! something impossible is kept aside with the same words, and does not disturb the others.
 
 mod aligned;
+mod amounts;
 mod claim;
 mod class;
 mod constraints;
@@ -19,6 +20,7 @@ mod document;
 mod error;
 mod gang;
 mod node;
+mod node_terms;
 mod objects;
 mod owners;
 mod pod;
@@ -26,6 +28,7 @@ mod pool;
 mod restricted;
 mod storage;
 mod syntax;
+mod taints;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;

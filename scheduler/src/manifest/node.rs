@@ -6,8 +6,8 @@ use serde::Deserialize;
 
 use super::document::Document;
 use super::error::ManifestError;
-use super::objects::{Condition, Meta, Quantities, TaintObject};
-use super::pod;
+use super::objects::{Condition, Meta, Quantities, TaintObject, timestamp};
+use super::{amounts, taints};
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
@@ -40,8 +40,8 @@ pub(super) fn read(
 ) -> Result<Node, ManifestError> {
     let object: NodeObject = document.typed()?;
     meta.check(document, "metadata")?;
-    let capacity = pod::resource_list(document, "status.capacity", &object.status.capacity)?;
-    let mut allocatable = pod::resource_list(document, "status.allocatable", &object.status.allocatable)?;
+    let capacity = amounts::read(document, "status.capacity", &object.status.capacity)?;
+    let mut allocatable = amounts::read(document, "status.allocatable", &object.status.allocatable)?;
     if object.status.allocatable.is_empty() {
         // Written by hand: what a kubelet that reserves nothing would say.
         allocatable = capacity.clone();
@@ -56,7 +56,7 @@ pub(super) fn read(
         name: meta.name.as_str().into(),
         labels: meta.labels.clone(),
         annotations: meta.annotations.clone(),
-        taints: pod::taints(document, "spec.taints", &object.spec.taints)?,
+        taints: taints::taints(document, "spec.taints", &object.spec.taints)?,
         capacity: if object.status.capacity.is_empty() { allocatable.clone() } else { capacity },
         allocatable,
         provider_id: object.spec.provider_id,
@@ -64,7 +64,7 @@ pub(super) fn read(
         ready: ready.is_none_or(|condition| condition.status == "True"),
         unschedulable: object.spec.unschedulable,
         deleting: meta.deletion_timestamp.is_some(),
-        created: pod::timestamp(document, meta.creation_timestamp.as_deref())?,
+        created: timestamp(document, meta.creation_timestamp.as_deref())?,
     })
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use assay_core::model::{Labels, PodId};
+use assay_core::model::{Labels, PodId, Timestamp};
 use assay_shared::Quantity;
 use serde::Deserialize;
 use serde_json::Value;
@@ -71,6 +71,16 @@ impl Meta {
         let name = if self.name.is_empty() { &self.generate_name } else { &self.name };
         PodId::new(namespace, name)
     }
+}
+
+/// A time of a document's metadata; the beginning of time where there is none.
+pub(super) fn timestamp(document: &Document, text: Option<&str>) -> Result<Timestamp, ManifestError> {
+    let Some(text) = text else { return Ok(Timestamp::default()) };
+    let parsed: jiff::Timestamp = text.parse().map_err(|_| {
+        let field = "metadata.creationTimestamp";
+        document.error(field, format!("expected a time such as 2026-01-31T12:00:00Z, found {text:?}"))
+    })?;
+    Ok(Timestamp(u64::try_from(parsed.as_millisecond()).unwrap_or(0)))
 }
 
 #[derive(Debug, Clone, Deserialize)]

@@ -13,7 +13,7 @@ use serde::Deserialize;
 use super::document::Document;
 use super::error::ManifestError;
 use super::objects::{Expression, Meta, Quantities, TaintObject};
-use super::{pod, restricted, syntax};
+use super::{amounts, node_terms, restricted, syntax, taints};
 
 /// Annotation of a pool: what happens to a node whose hardware is not what was bought.
 const MISMATCH_POLICY: &str = "assay.dev/hardware-mismatch-policy";
@@ -159,7 +159,8 @@ pub(super) fn read(
         }
     };
     let grace = template.termination_grace_period.as_deref();
-    let requirements = pod::requirements(document, &format!("{path}.requirements"), &template.requirements)?;
+    let requirements =
+        node_terms::requirements(document, &format!("{path}.requirements"), &template.requirements)?;
     check_requirements(document, &format!("{path}.requirements"), &requirements, warnings)?;
     let metadata = "spec.template.metadata";
     syntax::check_labels(document, &format!("{metadata}.labels"), &spec.template.metadata.labels)?;
@@ -172,8 +173,9 @@ pub(super) fn read(
         let field = format!("spec.template.metadata.labels[{key}]");
         restricted::check(document, &field, key, warnings)?;
     }
-    let taints = pod::taints(document, &format!("{path}.taints"), &template.taints)?;
-    let startup_taints = pod::taints(document, &format!("{path}.startupTaints"), &template.startup_taints)?;
+    let taints = taints::taints(document, &format!("{path}.taints"), &template.taints)?;
+    let startup_taints =
+        taints::taints(document, &format!("{path}.startupTaints"), &template.startup_taints)?;
     let mut seen = BTreeSet::new();
     for taint in taints.iter().chain(&startup_taints) {
         if !seen.insert((&taint.key, taint.effect)) {
@@ -260,7 +262,7 @@ fn limits(document: &Document, listed: &Quantities) -> Result<Limits, ManifestEr
     Ok(Limits {
         nodes: nodes.map_err(|error| document.error("spec.limits.nodes", error.to_string()))?,
         limited: amounts.keys().cloned().collect(),
-        resources: pod::resource_list(document, "spec.limits", &amounts)?,
+        resources: amounts::read(document, "spec.limits", &amounts)?,
     })
 }
 
