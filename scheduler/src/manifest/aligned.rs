@@ -46,3 +46,57 @@ fn amount(container: &Container, name: &str) -> Option<u64> {
 fn is_device(name: &str) -> bool {
     name.split_once('/').is_some_and(|(domain, _)| !domain.ends_with("kubernetes.io"))
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    /// CPUs and devices of each container that gets some from one NUMA node.
+    fn asked(spec: Value) -> Vec<(u64, Vec<(String, u64)>)> {
+        let spec: PodSpec = serde_json::from_value(spec).unwrap();
+        aligned(&spec).into_iter().map(|one| (one.cpus, one.devices.into_iter().collect())).collect()
+    }
+
+    #[test]
+    fn whole_cpus_of_guaranteed_pods_and_devices_of_all_come_from_one_node() {
+        let of =
+            |requests: Value, limits: Value| json!({"resources": {"requests": requests, "limits": limits}});
+        let exclusive = of(json!({}), json!({"cpu": "4", "memory": "1Gi"}));
+        let shared = of(json!({}), json!({"cpu": "1500m", "memory": "1Gi"}));
+        let burstable = of(json!({"cpu": "2"}), json!({"cpu": "4", "memory": "1Gi"}));
+        let gpu = of(
+            json!({}),
+            json!({"nvidia.com/gpu": 2, "hugepages-2Mi": "1Gi", "requests.kubernetes.io/thing": 1}),
+        );
+        let gpus = vec![("nvidia.com/gpu".to_owned(), 2)];
+        let cases = [
+            (json!({"containers": [exclusive]}), vec![(4, vec![])], "whole CPUs"),
+            (json!({"containers": [shared]}), vec![], "a part of a CPU is shared"),
+            (
+                json!({"containers": [exclusive, burstable]}),
+                vec![],
+                "one that is not guaranteed makes the pod so",
+            ),
+            (
+                json!({"containers": [gpu, burstable]}),
+                vec![(0, gpus)],
+                "devices of any pod, and only devices",
+            ),
+            (
+                json!({"containers": [exclusive], "initContainers": [exclusive]}),
+                vec![(4, vec![])],
+                "an init container is gone when the others start",
+            ),
+            (
+                json!({"containers": [exclusive], "initContainers": [{"restartPolicy": "Always", "resources": exclusive["resources"]}]}),
+                vec![(4, vec![]), (4, vec![])],
+                "a sidecar stays",
+            ),
+        ];
+        for (spec, expected, what) in cases {
+            assert_eq!(asked(spec), expected, "{what}");
+        }
+    }
+}

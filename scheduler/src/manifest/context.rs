@@ -225,3 +225,82 @@ fn own_key(document: &Document) -> (String, String, String) {
 fn named(name: &str) -> Labels {
     Labels::from([("kubernetes.io/metadata.name".to_owned(), name.to_owned())])
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn document(value: Value) -> Document {
+        let kind = value["kind"].as_str().unwrap().to_owned();
+        Document { file: "-".to_owned(), number: 1, kind, value }
+    }
+
+    fn context(objects: &[Value]) -> Context {
+        let mut context = Context::default();
+        for object in objects {
+            context.read(&document(object.clone())).unwrap();
+        }
+        context
+    }
+
+    #[test]
+    fn priority_is_the_pod_s_own_its_class_s_or_the_default() {
+        let class = |name: &str, value: i32, default: bool| json!({"kind": "PriorityClass", "metadata": {"name": name}, "value": value, "globalDefault": default});
+        let context = context(&[class("low", 10, false), class("usual", 100, true)]);
+        let pod = document(json!({"kind": "Pod", "metadata": {"name": "p"}}));
+        let of = |own, class: &str| context.priority(&pod, "spec", own, class);
+        assert_eq!(of(Some(7), "low").unwrap(), 7);
+        assert_eq!(of(None, "low").unwrap(), 10);
+        assert_eq!(of(None, "").unwrap(), 100);
+        assert_eq!(of(None, "system-node-critical").unwrap(), 2_000_001_000);
+        let error = of(None, "none").unwrap_err();
+        assert_eq!(error.field, "spec.priorityClassName");
+        assert_eq!(error.problem, "expected a PriorityClass of the input, found \"none\"");
+    }
+
+    #[test]
+    fn namespaces_that_are_only_mentioned_are_there_with_their_name() {
+        let context = context(&[
+            json!({"kind": "Namespace", "metadata": {"name": "a", "labels": {"team": "red"}}}),
+            json!({"kind": "Pod", "metadata": {"name": "p", "namespace": "b"}}),
+            json!({"kind": "Pod", "metadata": {"name": "q", "namespace": "a"}}),
+        ]);
+        let all: Vec<String> = context.namespaces_where(|_| true).into_iter().collect();
+        assert_eq!(all, ["a", "b"]);
+        let red: Vec<String> =
+            context.namespaces_where(|labels| labels.contains_key("team")).into_iter().collect();
+        assert_eq!(red, ["a"]);
+        assert_eq!(context.namespaces["b"]["kubernetes.io/metadata.name"], "b");
+    }
+
+    #[test]
+    fn a_pod_finds_what_its_controller_selects() {
+        let context = context(&[
+            json!({"kind": "ReplicaSet", "metadata": {"name": "rs"}, "spec": {"selector": {"matchLabels": {"a": "1"}}}}),
+            json!({"kind": "ReplicationController", "metadata": {"name": "rc"},
+                "spec": {"template": {"metadata": {"labels": {"b": "2"}}}}}),
+        ]);
+        let selected = |kind: &str, name: &str| {
+            let owners = json!([{"kind": kind, "name": name}]);
+            let pod = document(json!({"kind": "Pod", "metadata": {"name": "p", "ownerReferences": owners}}));
+            context.selector_of_owner(&pod).map(|list| list[0].to_string())
+        };
+        assert_eq!(selected("ReplicaSet", "rs").as_deref(), Some("a In [1]"));
+        assert_eq!(selected("ReplicationController", "rc").as_deref(), Some("b In [2]"));
+        assert_eq!(selected("ReplicaSet", "rc"), None);
+    }
+
+    #[test]
+    fn only_a_runtime_class_that_is_there_can_be_named() {
+        let context = context(&[json!({"kind": "RuntimeClass", "metadata": {"name": "kata"}})]);
+        let pod = document(json!({"kind": "Pod", "metadata": {"name": "p"}}));
+        let check = |class: &str| {
+            let spec = PodSpec { runtime_class_name: class.to_owned(), ..PodSpec::default() };
+            context.check_runtime(&pod, "spec", &spec).map_err(|error| error.field)
+        };
+        assert_eq!((check(""), check("kata")), (Ok(()), Ok(())));
+        assert_eq!(check("gvisor"), Err("spec.runtimeClassName".to_owned()));
+    }
+}

@@ -180,3 +180,67 @@ impl DefaultSpread {
         self.constraints.iter().map(constraint).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn read(args: &Value) -> Result<DefaultSpread, String> {
+        let value = json!({"kind": "KubeSchedulerConfiguration", "profiles": [
+            {"schedulerName": "mine", "pluginConfig": [{"name": "PodTopologySpread", "args": {"defaultingType": "No"}}]},
+            {"pluginConfig": [{"name": "Other", "args": 7}, {"name": "PodTopologySpread", "args": args}]},
+        ]});
+        let kind = "KubeSchedulerConfiguration".to_owned();
+        let document = Document { file: "-".to_owned(), number: 1, kind, value };
+        DefaultSpread::read(&document).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn constraints_are_those_of_the_default_scheduler() {
+        let list = read(&json!({"defaultingType": "List", "defaultConstraints": [
+            {"maxSkew": 2, "topologyKey": "rack", "whenUnsatisfiable": "DoNotSchedule"}]}))
+        .unwrap();
+        assert_eq!(list.constraints, [("rack".to_owned(), 2, WhenUnsatisfiable::DoNotSchedule)]);
+        let system = read(&json!({"defaultingType": "System"})).unwrap();
+        let skews: Vec<u32> = system.constraints.iter().map(|(_, skew, _)| *skew).collect();
+        assert_eq!(skews, [3, 5]);
+        assert!(read(&json!({})).unwrap().is_empty());
+        let wrong = [
+            (json!({"defaultingType": "All"}), "args.defaultingType: expected System or List"),
+            (
+                json!({"defaultConstraints": [{"maxSkew": 0, "topologyKey": "a", "whenUnsatisfiable": "DoNotSchedule"}]}),
+                "args.defaultConstraints[0].maxSkew: expected a whole number of 1 or more, found 0",
+            ),
+            (
+                json!({"defaultConstraints": [{"maxSkew": 1, "whenUnsatisfiable": "DoNotSchedule"}]}),
+                "args.defaultConstraints[0].topologyKey: expected a node label",
+            ),
+        ];
+        for (args, expected) in wrong {
+            let error = read(&args).unwrap_err();
+            assert!(error.contains(&format!("profiles[1].pluginConfig[1].{expected}")), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_pod_is_counted_with_those_of_its_services_and_its_owner() {
+        let spread =
+            DefaultSpread { constraints: vec![("rack".to_owned(), 1, WhenUnsatisfiable::ScheduleAnyway)] };
+        let labels = |text: &str| Labels::from([("app".to_owned(), text.to_owned())]);
+        let service =
+            |namespace: &str, app: &str| Service { namespace: namespace.to_owned(), selector: labels(app) };
+        let services = [service("ns", "web"), service("ns", "db"), service("other", "web")];
+        let counted = |labels: &Labels, owner: Option<&[Requirement]>| {
+            let list = spread.of_pod(&services, "ns", labels, owner);
+            let selectors = list.into_iter().flat_map(|one| one.selector.labels.into_iter().flatten());
+            selectors.map(|one| one.to_string()).collect::<Vec<_>>()
+        };
+        let tier = [Requirement::is_in("tier", ["front"])];
+        assert_eq!(counted(&labels("web"), None), ["app In [web]"]);
+        assert_eq!(counted(&labels("web"), Some(&tier)), ["app In [web]", "tier In [front]"]);
+        assert_eq!(counted(&labels("api"), Some(&tier)), ["tier In [front]"]);
+        assert!(spread.of_pod(&services, "ns", &labels("api"), None).is_empty(), "nobody selects it");
+    }
+}

@@ -103,3 +103,43 @@ fn many_bad_pods_each_have_their_reason_and_cost_no_more_than_their_number() {
     let most = quick.max(Duration::from_millis(50)) * 32;
     assert!(slow < most, "{few} took {quick:?}, {many} took {slow:?}");
 }
+
+/// YAML documents of bad pods with a note each, half a kilobyte apiece.
+fn bad_documents(count: usize) -> String {
+    let mut text = pool().to_string();
+    let note = "x".repeat(400);
+    for number in 0..count {
+        let (labels, spec) = match number % 4 {
+            0 => ("{app: -b-}", "{containers: [{name: c}]}"),
+            1 => ("{}", "{containers: [{name: c}], nodeSelector: {a/b/c: d}}"),
+            2 => ("{}", "{containers: [{name: c}], runtimeClassName: none}"),
+            _ => ("{}", "{containers: 7}"),
+        };
+        write!(
+            text,
+            "\n---\napiVersion: v1\nkind: Pod\nmetadata:\n  name: bad-{number}\n  labels: {labels}\n  annotations:\n    note: {note}\nspec: {spec}\n"
+        )
+        .unwrap();
+    }
+    text
+}
+
+#[test]
+fn ten_megabytes_of_bad_documents_take_no_more_than_their_number() {
+    let catalog = concat!(env!("CARGO_MANIFEST_DIR"), "/plans/catalogs/zones.json");
+    let run = |count: usize| {
+        let text = bad_documents(count);
+        let started = Instant::now();
+        let output =
+            programs::assay(&["plan", "-f", "-", "-o", "json", "--catalog", catalog], &text).unwrap();
+        let took = started.elapsed();
+        let plan: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(plan["unschedulable"].as_array().unwrap().len(), count);
+        (text.len(), took)
+    };
+    let ((_, quick), (bytes, slow)) = (run(2_500), run(20_000));
+    assert!(bytes > 10 << 20, "{bytes}");
+    // Eight times as many; where time grew with the square it would be 64 times as long.
+    let most = quick.max(Duration::from_millis(50)) * 32;
+    assert!(slow < most, "2,500 took {quick:?}, 20,000 took {slow:?}");
+}
