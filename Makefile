@@ -5,7 +5,9 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 CARGO ?= cargo
 
-.PHONY: help demo test bench bench-cost bench-karpenter bench-growth bench-warm lint fmt docs build tools
+FUZZ_SECONDS ?= 300
+
+.PHONY: help demo test fuzz bench bench-cost bench-karpenter bench-growth bench-warm lint fmt docs build tools
 
 help: ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -24,6 +26,10 @@ demo: build ## Show the whole loop: a simulated cloud, real agents over real QUI
 
 test: tools ## Run all tests
 	$(CARGO) test --workspace --locked
+
+fuzz: tools ## Feed arbitrary manifests to the planner for FUZZ_SECONDS (needs a nightly compiler and cargo-fuzz)
+	mkdir -p tests/fuzz/corpus/plan
+	cd tests && $(CARGO) +nightly fuzz run plan fuzz/corpus/plan plans -- -max_len=65536 -timeout=20 -max_total_time=$(FUZZ_SECONDS)
 
 bench: tools ## Measure survey, solver and fleet link; prints a table
 	$(CARGO) run --release --locked -p assay-bench

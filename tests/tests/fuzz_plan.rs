@@ -8,10 +8,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use assay_core::catalog::{Catalog, PriceList};
-use assay_core::check::check;
-use assay_core::solve::{SolveOptions, solve};
-use assay_scheduler::manifest::{Manifests, Source};
+use assay_tests::planned::{Catalog, general_catalog, plan};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -132,31 +129,6 @@ fn damage(value: &mut Value, others: &[Value], random: &mut Random) {
     }
 }
 
-fn catalog() -> Catalog {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("plans/catalogs/general.json");
-    let text = std::fs::read_to_string(path).unwrap();
-    Catalog::parse(&text, "", PriceList::default()).unwrap().0
-}
-
-/// Reads, solves and checks. Input that is refused is refused with words.
-fn plan(text: String, catalog: &Catalog) -> Option<usize> {
-    let mut manifests = match Manifests::parse(&[Source { name: "-".to_owned(), text }]) {
-        Ok(manifests) => manifests,
-        Err(error) => {
-            assert!(!error.problem.is_empty(), "{error:?}");
-            return None;
-        }
-    };
-    let invalid = std::mem::take(&mut manifests.invalid_pods);
-    let snapshot = manifests.into_snapshot(|class| catalog.instance_types(class, |_| None));
-    let mut plan = solve(&snapshot, &SolveOptions::default());
-    if let Err(violations) = check(&snapshot, &plan) {
-        panic!("the plan breaks a rule: {}", violations[0]);
-    }
-    Manifests::report_invalid(invalid, &mut plan);
-    Some(plan.unschedulable.len())
-}
-
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().expect("a whole number"))
 }
@@ -177,7 +149,7 @@ fn damaged_manifests_are_refused_or_planned_by_the_rules() {
     let mut objects = Vec::new();
     corpus(&Path::new(env!("CARGO_MANIFEST_DIR")).join("plans"), &mut objects);
     let pools: Vec<Value> = objects.iter().filter(|one| one["kind"] == "NodePool").cloned().collect();
-    let catalog = catalog();
+    let catalog = general_catalog();
     let one = number("ASSAY_FUZZ_SEED");
     let seeds = match one {
         Some(seed) => seed..seed + 1,
@@ -225,7 +197,7 @@ fn quickest(text: &str, catalog: &Catalog, left_out: usize) -> Duration {
 
 #[test]
 fn ten_times_the_bad_objects_take_about_ten_times_as_long() {
-    let catalog = catalog();
+    let catalog = general_catalog();
     let pool = json!({"apiVersion": "karpenter.sh/v1", "kind": "NodePool", "metadata": {"name": "p"},
         "spec": {"template": {"spec": {"requirements": []}}}});
     let pod = |index: usize, spec: Value| json!({"kind": "Pod", "metadata": {"name": format!("p-{index}")}, "spec": spec});
@@ -236,16 +208,41 @@ fn ten_times_the_bad_objects_take_about_ten_times_as_long() {
             json!({"volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": format!("c-{index}")}}]}),
         )
     };
-    let kinds: [(&str, &dyn Fn(usize) -> Value); 2] =
-        [("negative quantities", &negative), ("claims that are not there", &no_claim)];
-    for (what, make) in kinds {
+    let over_length = |index| {
+        let mut pod = pod(index, json!({"containers": [{}]}));
+        pod["metadata"]["labels"] = json!({"app": "x".repeat(64)});
+        pod
+    };
+    let contradiction = |index: usize| {
+        let spec = json!({"containers": [{}], "nodeSelector": {"topology.kubernetes.io/zone": format!("a-{index}")},
+            "affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [
+                {"matchExpressions": [{"key": "topology.kubernetes.io/zone", "operator": "In", "values": ["b"]}]}]}}}});
+        pod(index, spec)
+    };
+    // Each owns the one before it, and the first one the second: a circle with a long tail.
+    let circle = |index: usize| {
+        let owner = format!("r-{}", if index == 0 { 1 } else { index - 1 });
+        json!({"apiVersion": "apps/v1", "kind": "ReplicaSet",
+            "metadata": {"name": format!("r-{index}"), "ownerReferences": [{"kind": "ReplicaSet", "name": owner}]},
+            "spec": {"template": {"spec": {"containers": [{}]}}}})
+    };
+    // What is made, how, and whether each of it is left out.
+    type Kind<'a> = (&'a str, &'a dyn Fn(usize) -> Value, bool);
+    let kinds: [Kind<'_>; 5] = [
+        ("negative quantities", &negative, true),
+        ("claims that are not there", &no_claim, true),
+        ("labels over length", &over_length, true),
+        ("contradictory requirements", &contradiction, true),
+        ("owners in a circle", &circle, false),
+    ];
+    for (what, make, left_out) in kinds {
         let list = |count: usize| {
             let items: Vec<Value> = (0..count).map(make).chain([pool.clone()]).collect();
             json!({"kind": "List", "items": items}).to_string()
         };
-        let (few, many) =
-            (quickest(&list(2_000), &catalog, 2_000), quickest(&list(20_000), &catalog, 20_000));
+        let run = |count: usize| quickest(&list(count), &catalog, if left_out { count } else { 0 });
+        let (few, many) = (run(1_000), run(10_000));
         // Quadratic would be a hundred times.
-        assert!(many < few * 25, "{what}: 2,000 took {few:?}, 20,000 took {many:?}");
+        assert!(many < few * 40, "{what}: 1,000 took {few:?}, 10,000 took {many:?}");
     }
 }
