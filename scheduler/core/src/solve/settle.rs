@@ -16,6 +16,7 @@ use super::classes::Class;
 use super::host::{HostRules, Need};
 use super::ladder::Rung;
 use super::place::Place;
+use super::reach::Places;
 use super::topology::{Constraint, ConstraintKind, Domain, GroupId};
 use crate::requirement::{Requirements, ValueSet};
 
@@ -109,7 +110,7 @@ struct Cell {
     /// The heaviest tier of pools that has one.
     tier: usize,
     /// Places that might take a pod, in order, and how many of them are known to be full.
-    places: Rc<Vec<usize>>,
+    places: Places,
     full: usize,
     counted: Rc<[(GroupId, Option<usize>)]>,
     /// Pods that go to new machines.
@@ -219,7 +220,7 @@ impl Solver<'_> {
         binding: &Binding,
         requirements: &Rc<Requirements>,
         masks: &Rc<Vec<u64>>,
-        places: &Rc<Vec<usize>>,
+        places: &Places,
     ) -> Vec<(Pins, bool)> {
         let cells = self.cells(class, binding, requirements, masks, places);
         cells.into_iter().map(|cell| (cell.pins, cell.price.is_some())).collect()
@@ -232,7 +233,7 @@ impl Solver<'_> {
         binding: &Binding,
         requirements: &Rc<Requirements>,
         masks: &Rc<Vec<u64>>,
-        places: &Rc<Vec<usize>>,
+        places: &Places,
     ) -> Vec<Cell> {
         let mut keys: SmallVec<[usize; 2]> = SmallVec::new();
         let groups =
@@ -314,9 +315,9 @@ impl Solver<'_> {
         class: &Class<'_>,
         pins: &Pins,
         masks: Rc<Vec<u64>>,
-        places: Rc<Vec<usize>>,
+        places: Places,
         buys: bool,
-    ) -> Vec<(Rc<Vec<u64>>, Rc<Vec<usize>>, Counted)> {
+    ) -> Vec<(Rc<Vec<u64>>, Places, Counted)> {
         let mut parts = vec![(masks, places, Counted::new())];
         for group in &class.rules.counted {
             let Domain::Label(key) = self.topology.domain(*group) else { continue };
