@@ -137,11 +137,12 @@ pub(crate) fn ours(input: &Path, preferences: Preferences) -> anyhow::Result<()>
     Ok(())
 }
 
-/// Runs both sides on every input; prints the table and writes it to `bench/results/karpenter.md`.
-pub(crate) fn run(most: usize) -> anyhow::Result<()> {
+/// Runs both sides on every input, or ours `alone` on those with `only` in their names; prints the table and, where it is whole,
+/// writes it to `bench/results/karpenter.md`.
+pub(crate) fn run(most: usize, only: Option<&str>, alone: bool) -> anyhow::Result<()> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let folder = tempfile::tempdir()?;
-    let program = build(root, folder.path())?;
+    let program = if alone { None } else { Some(build(root, folder.path())?) };
     let mut table = String::new();
     writeln!(table, "| input | side | time | pods/s | nodes | USD/h | peak memory | left out |")?;
     writeln!(table, "|---|---|---|---|---|---|---|---|")?;
@@ -153,17 +154,20 @@ pub(crate) fn run(most: usize) -> anyhow::Result<()> {
     writeln!(ratios, "|---|---|---|---|---|")?;
     for (input, policy) in inputs(root, most)? {
         let path = folder.path().join("input.json");
-        input.write(&path)?;
         let name = match policy {
             Some(policy) => format!("{}, {policy}", input.name),
             None => input.name.clone(),
         };
+        if only.is_some_and(|only| !name.contains(only)) {
+            continue;
+        }
         eprintln!("{name} …");
+        input.write(&path)?;
         let policy = policy.unwrap_or("respect");
         let own = std::env::current_exe()?;
         let own = start(Command::new(own).arg("karpenter-ours").arg(&path).arg("--preferences").arg(policy))?;
-        let with_peer = input.pods.len() <= 20_000;
-        let peer = if with_peer { Some(start(Command::new(&program).arg(&path).arg(policy))?) } else { None };
+        let program = program.as_ref().filter(|_| input.pods.len() <= 20_000);
+        let peer = program.map(|program| start(Command::new(program).arg(&path).arg(policy))).transpose()?;
         for (side, report) in [("Assay", Some(&own)), ("Karpenter", peer.as_ref())] {
             let Some(report) = report else { continue };
             ensure!(side == "Karpenter" || report.left_out == 0, "{name}: {} pods left out", report.left_out);
@@ -192,6 +196,9 @@ pub(crate) fn run(most: usize) -> anyhow::Result<()> {
             println!("{line}");
             writeln!(ratios, "{line}")?;
         }
+    }
+    if only.is_some() || alone {
+        return Ok(());
     }
     let page = format!(
         "# Side by side with Karpenter\n\nMachine: {}. `make bench-karpenter` makes this page: Karpenter v1.14.1's own scheduler \

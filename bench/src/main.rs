@@ -39,9 +39,19 @@ enum Command {
         /// Leave out inputs of the recipe with more pods.
         #[arg(long, default_value_t = 40_000, value_name = "PODS")]
         most: usize,
+        /// Only inputs with this in their names; the page of results is left as it is.
+        #[arg(long, value_name = "TEXT")]
+        only: Option<String>,
+        /// Without Karpenter; the page of results is left as it is.
+        #[arg(long)]
+        alone: bool,
     },
     /// What plans cost, against proven bounds and other ways to pack. Some minutes.
-    Cost,
+    Cost {
+        /// Only sets of pods with this in their names; the page of results is left as it is.
+        #[arg(long, value_name = "TEXT")]
+        only: Option<String>,
+    },
     /// How the time of a solve grows with pods, instance types and nodes.
     Growth,
     /// One pod arriving at 5,000 nodes and 100,000 pods.
@@ -77,10 +87,10 @@ fn main() -> anyhow::Result<()> {
             solver::run()
         }
         Command::Fleet => fleet::run(),
-        Command::Cost => cost::run(&report::machine()),
+        Command::Cost { only } => cost::run(&report::machine(), only.as_deref()),
         Command::Growth => growth::run(),
         Command::Warm => warm::run(),
-        Command::Karpenter { most } => karpenter::run(most),
+        Command::Karpenter { most, only, alone } => karpenter::run(most, only.as_deref(), alone),
         Command::KarpenterOurs { input, preferences } => {
             let ignored = preferences == "ignore";
             karpenter::ours(&input, if ignored { Preferences::Ignore } else { Preferences::Respect })

@@ -32,8 +32,8 @@ const STEPS: u64 = 1_000_000_000;
 
 const REPORT: &str = "bench/results/cost.md";
 
-/// Runs everything and prints it; where the data is not there, says so.
-pub(crate) fn run(machine: &str) -> anyhow::Result<()> {
+/// Runs everything, or the sets of pods with `only` in their names, and prints it; where the data is not there, says so.
+pub(crate) fn run(machine: &str, only: Option<&str>) -> anyhow::Result<()> {
     let Some(folder) = data::folder() else {
         println!("../shared/data is not there: nothing to measure");
         return Ok(());
@@ -42,7 +42,8 @@ pub(crate) fn run(machine: &str) -> anyhow::Result<()> {
     let mut report = String::new();
     writeln!(report, "# What plans cost\n")?;
     writeln!(report, "Machine: {machine}. Command: `make bench-cost`. Data: `../shared/data`.\n")?;
-    let sets = pods::sets(&folder)?;
+    let mut sets = pods::sets(&folder)?;
+    sets.retain(|set| only.is_none_or(|only| set.name.contains(only)));
     let catalogues = [
         (
             "built-in catalogue, eastus, on demand, amd64, AKS reservations; families D, E, F and N",
@@ -55,7 +56,9 @@ pub(crate) fn run(machine: &str) -> anyhow::Result<()> {
         let text = table(&sets, name, &types)?;
         print!("{text}");
         report.push_str(&text);
-        std::fs::write(REPORT, &report).context(REPORT)?;
+    }
+    if only.is_some() {
+        return Ok(());
     }
     for archive in ["New", "Panigrahy"] {
         let text = vectorpack::table(&folder, archive)?;

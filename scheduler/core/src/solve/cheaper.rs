@@ -8,15 +8,17 @@ use std::rc::Rc;
 
 use assay_shared::units::UsdPerHour;
 use fixedbitset::FixedBitSet;
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::Solver;
 use super::classes::Class;
+use super::host::HostRules;
 use super::improve::{BinKind, Item, Packed, Problem, improve};
 use super::limits::Allowance;
 use super::pack::{Bin, wanted_variety};
 use super::run::Outcome;
 use super::settle::Piece;
+use super::topology::GroupId;
 use crate::requirement::Requirements;
 
 /// Items beyond which another packing takes longer than it is worth.
@@ -35,14 +37,22 @@ struct Alike {
     requests: Vec<u64>,
 }
 
+/// Groups of which some pod that a machine is bought for tolerates only so many beside it.
+fn limited_groups(pieces: &[Piece]) -> FxHashSet<GroupId> {
+    let with_pods = pieces.iter().filter(|piece| piece.count > 0);
+    with_pods.flat_map(|piece| piece.host.at_most.iter().map(|(group, _)| *group)).collect()
+}
+
 impl Solver<'_> {
     /// Packs an outcome's machines again, tier by tier, where that is cheaper.
     pub(super) fn make_cheaper(&self, classes: &[Class<'_>], outcome: &mut Outcome, steps: u64) {
         let tiers = self.catalog.pools.last().map_or(0, |pool| pool.tier + 1);
+        let limited = limited_groups(&outcome.settled.pieces);
         for tier in 0..tiers {
-            let (mine, others): (Vec<Bin>, Vec<Bin>) = std::mem::take(&mut outcome.bins)
-                .into_iter()
-                .partition(|bin| self.may_be_packed_again(classes, bin, &outcome.settled.pieces, tier));
+            let (mine, others): (Vec<Bin>, Vec<Bin>) =
+                std::mem::take(&mut outcome.bins).into_iter().partition(|bin| {
+                    self.may_be_packed_again(classes, bin, &outcome.settled.pieces, &limited, tier)
+                });
             outcome.bins = others;
             let better = self.packed_again(classes, &outcome.settled.pieces, &mine, tier, steps);
             let kept = better.and_then(|better| {
@@ -73,15 +83,25 @@ impl Solver<'_> {
         Some(allowance)
     }
 
-    fn may_be_packed_again(&self, classes: &[Class<'_>], bin: &Bin, pieces: &[Piece], tier: usize) -> bool {
+    fn may_be_packed_again(
+        &self,
+        classes: &[Class<'_>],
+        bin: &Bin,
+        pieces: &[Piece],
+        limited: &FxHashSet<GroupId>,
+        tier: usize,
+    ) -> bool {
+        let is_free = |host: &HostRules| {
+            !host.binds()
+                && host.counted.iter().all(|group| !limited.contains(group) && !self.topology.is_port(*group))
+        };
         let shape = &self.catalog.shapes[bin.shape];
         shape.tier == tier
             && bin.is_plain()
             && wanted_variety(self.catalog.pools[shape.pool].pool).is_empty()
             && bin.pods.iter().all(|(piece, _)| {
                 let piece = &pieces[*piece];
-                piece.host.is_empty()
-                    && (!self.catalog.aligns || classes[piece.class].spec.aligned.is_empty())
+                is_free(&piece.host) && (!self.catalog.aligns || classes[piece.class].spec.aligned.is_empty())
             })
     }
 
@@ -142,17 +162,36 @@ impl Solver<'_> {
         let old: UsdPerHour =
             bins.iter().filter_map(|bin| self.catalog.shapes[bin.shape].price(bin.mask)).sum();
         let mut improved = improve(&problem, &start, steps);
+        eprintln!(
+            "DBG items {} kinds {} start {} old {} steps {} -> {} bound {} used {}",
+            problem.items.len(),
+            problem.bins.len(),
+            start.len(),
+            old,
+            steps,
+            problem.cost(&improved.packing),
+            improved.lower_bound,
+            improved.steps
+        );
         // Where a start holds the search back, one from nothing may find what it cannot.
         let far =
             |cost: UsdPerHour| cost.0 > improved.lower_bound.0.saturating_add(improved.lower_bound.0 / FAR);
         if !start.is_empty() && far(problem.cost(&improved.packing)) {
             let fresh = improve(&problem, &[], steps);
+            eprintln!(
+                "DBG fresh {} used {} bound {}",
+                problem.cost(&fresh.packing),
+                fresh.steps,
+                fresh.lower_bound
+            );
             let cheaper = problem.cost(&fresh.packing) < problem.cost(&improved.packing);
             if cheaper && !fresh.packing.is_empty() {
                 improved = fresh;
             }
         }
-        if improved.packing.is_empty() || problem.cost(&improved.packing) >= old {
+        let machines: u64 = improved.packing.iter().map(|packed| packed.times).sum();
+        let better = (problem.cost(&improved.packing), machines) < (old, bins.len() as u64);
+        if improved.packing.is_empty() || !better {
             return None;
         }
         Some(self.hand_out(pieces, &alike, &improved.packing, &of_kind, left))

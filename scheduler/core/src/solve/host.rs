@@ -36,11 +36,15 @@ pub(super) struct Need {
 impl HostRules {
     /// Whether any machine with room will do.
     pub(super) fn is_empty(&self) -> bool {
-        self.counted.is_empty()
-            && self.at_most.is_empty()
+        self.counted.is_empty() && !self.binds()
+    }
+
+    /// Whether its pods ask anything themselves; those that do not may still be counted by others.
+    pub(super) fn binds(&self) -> bool {
+        !(self.at_most.is_empty()
             && self.wishes.is_empty()
             && self.needs.is_empty()
-            && self.shared_volumes.is_empty()
+            && self.shared_volumes.is_empty())
     }
 }
 

@@ -182,11 +182,11 @@ impl<'s> Solver<'s> {
     }
 
     /// Makes the groups of pending pods' constraints and counts who is in them already.
-    fn learn(&mut self, pending: &[&Pod]) {
+    fn learn(&mut self, pending: &[&Pod], preferences: Preferences) {
         let mut seen: FxHashSet<*const PodSpec> = FxHashSet::default();
         for pod in pending {
             if seen.insert(Arc::as_ptr(&pod.spec)) {
-                self.topology.learn(&self.catalog, &self.places, &pod.spec);
+                self.topology.learn(&self.catalog, &self.places, &pod.spec, preferences);
             }
             self.topology.learn_gang(&self.catalog, &self.places, pod);
         }
@@ -314,7 +314,8 @@ impl<'s> Solver<'s> {
                 classes[*index].pods.push(pod);
                 continue;
             }
-            let rules = self.topology.rules(&self.catalog, &self.places, pod, &key.counted);
+            let rules =
+                self.topology.rules(&self.catalog, &self.places, pod, &key.counted, options.preferences);
             classes.push(Class::new(&self.catalog, &key, pod, rules, options.preferences));
             if plain {
                 by_address.insert(address, classes.len() - 1);
@@ -368,7 +369,7 @@ impl<'s> Solver<'s> {
 
     /// Places pending pods. The solver's state is then that after the plan.
     fn decide(&mut self, pending: &[&Pod], options: &SolveOptions) -> Plan {
-        self.learn(pending);
+        self.learn(pending, options.preferences);
         let classes = self.classes(pending, options);
         if classes.is_empty() {
             return Plan::default();

@@ -5,7 +5,7 @@
 pub struct SolveOptions {
     /// Instance types listed per claim, at most; Karpenter sends up to 600.
     pub instance_type_options: usize,
-    /// Whether preferred node affinity counts.
+    /// Whether wishes count.
     pub preferences: Preferences,
     /// Number of the first claim's name within the plan.
     pub first_claim: usize,
@@ -33,7 +33,7 @@ impl Default for SolveOptions {
     }
 }
 
-/// What preferred node affinity means for new machines (`PREFERENCE_POLICY`).
+/// What preferred affinity and spread mean for new machines (`PREFERENCE_POLICY`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Preferences {
     /// As required, for as long as some offering satisfies it.

@@ -365,30 +365,37 @@ impl Program {
 
 const CENTRE_WEIGHT: f64 = 0.6;
 
-/// What items are worth when bins could be bought in parts: by what an amount along each axis costs at least.
-pub(super) fn resource_worth(model: &Model, items: &[u32], left: &[u64]) -> Vec<f64> {
+/// What each axis is worth where bins could be bought by the fraction, for one typical room's share.
+pub(super) fn axis_prices(model: &Model, items: &[u32], left: &[u64]) -> Option<Vec<f64>> {
+    let demand = demand_by_axis(model, items, left);
+    let own: Vec<Column> =
+        (0..model.axes).map(|axis| Column { cost: LEFT_OUT, cover: vec![(small(axis), 1.0)] }).collect();
+    let mut program = Master::new(&demand, &own);
+    for kind in &model.kinds {
+        let cover = kind.share.iter().zip(&demand).enumerate();
+        program.add(kind.price, cover.map(|(axis, (share, all))| (small(axis), share.min(*all))));
+    }
+    let optimal = program.primal() == Outcome::Optimal;
+    optimal.then(|| program.prices.iter().take(model.axes).map(|price| price.max(0.0)).collect())
+}
+
+/// What all items take together, by axis, as shares.
+pub(super) fn demand_by_axis(model: &Model, items: &[u32], left: &[u64]) -> Vec<f64> {
     let mut demand = vec![0.0; model.axes];
     for item in items {
         let shares = model.share(*item as usize);
         demand.iter_mut().zip(shares).for_each(|(sum, share)| *sum += share * real(left[*item as usize]));
     }
-    let own: Vec<Column> =
-        (0..model.axes).map(|axis| Column { cost: LEFT_OUT, cover: vec![(small(axis), 1.0)] }).collect();
-    let mut program = Master::new(&demand, &own);
-    for kind in &model.kinds {
-        let cover = kind
-            .share
-            .iter()
-            .zip(&demand)
-            .enumerate()
-            .map(|(axis, (share, all))| (small(axis), share.min(*all)));
-        program.add(kind.price, cover);
-    }
+    demand
+}
+
+/// What items are worth when bins could be bought in parts: by what an amount along each axis costs at least.
+pub(super) fn resource_worth(model: &Model, items: &[u32], left: &[u64]) -> Vec<f64> {
     let mut worth = vec![0.0; model.items];
-    if program.primal() == Outcome::Optimal {
+    if let Some(prices) = axis_prices(model, items, left) {
         for item in items {
-            let shares = model.share(*item as usize).iter().zip(&program.prices);
-            worth[*item as usize] = shares.map(|(share, price)| share * price.max(0.0)).sum();
+            let shares = model.share(*item as usize).iter().zip(&prices);
+            worth[*item as usize] = shares.map(|(share, price)| share * price).sum();
         }
     }
     worth

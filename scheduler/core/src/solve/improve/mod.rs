@@ -23,9 +23,11 @@
 //! Work is counted in elementary steps, about one per nanosecond, never in time: the same input gives the same answer.
 
 mod bound;
+mod equal;
 mod fill;
 mod generate;
 mod master;
+mod mix;
 mod model;
 mod problem;
 mod search;

@@ -6,9 +6,11 @@ use assay_shared::units::UsdPerHour;
 use rustc_hash::FxHashSet;
 
 use super::bound;
+use super::equal;
 use super::fill::{Ask, Depth, Filler};
 use super::generate::{Effort, Ended, Program, Scope, Steadied, hash, resource_worth};
 use super::master::Outcome;
+use super::mix::{self, Mixed};
 use super::model::{Model, Pattern, real, small};
 
 pub(super) type Packing = Vec<(Rc<Pattern>, u64)>;
@@ -67,6 +69,8 @@ const DIVE: Effort = Effort {
 const POOL_AT_MOST: usize = 20_000;
 /// Rows of one linear program, at most.
 const ROWS_AT_MOST: usize = 320;
+/// Choices of bins that are completed.
+const MIXES: usize = 4;
 /// Kinds of items in the bins that are emptied together, more or less.
 const NEIGHBOURHOOD_ROWS: usize = 120;
 
@@ -130,6 +134,18 @@ impl<'m> Search<'m> {
             self.best.clear();
             return;
         }
+        if let Some((packing, work)) = equal::packing(self.model) {
+            self.pay(work);
+            let cost = self.model.cost(&packing);
+            let bins = |packing: &Packing| packing.iter().map(|(_, times)| *times).sum::<u64>();
+            if cost < self.best_cost || cost == self.best_cost && bins(&packing) < bins(&self.best) {
+                self.best_cost = cost;
+                self.best = packing;
+                self.merge();
+            }
+            self.lower_bound = UsdPerHour(self.best_cost);
+            return;
+        }
         self.lower_bound = UsdPerHour(self.resource_bound(&scope).min(self.best_cost));
         if self.best.is_empty()
             && let Some(packing) = self.greedy(&scope)
@@ -137,6 +153,7 @@ impl<'m> Search<'m> {
             self.remember(packing.iter().map(|(pattern, _)| Rc::clone(pattern)).collect());
             self.take(packing);
         }
+        self.mix(&scope);
         let program =
             if scope.items.len() <= ROWS_AT_MOST && self.budget > 0 { self.root(&scope) } else { None };
         for attempt in 0..6 {
@@ -147,6 +164,31 @@ impl<'m> Search<'m> {
             }
         }
         self.neighbourhoods();
+    }
+
+    /// Bins chosen for the sum of all items, and what does not go into them packed besides.
+    fn mix(&mut self, scope: &Scope) {
+        let (mut found, work) = mix::packings(self.model, scope);
+        self.pay(work);
+        found.sort_by(|a, b| a.estimate.total_cmp(&b.estimate));
+        // Packing what is left of one takes about as long as packing everything did.
+        found.truncate(MIXES);
+        for Mixed { mut packing, left, estimate } in found {
+            if self.done() || estimate * 1e9 >= real(self.best_cost) {
+                continue;
+            }
+            if left.iter().any(|left| *left > 0) {
+                let rest = Scope::new(left, scope.most.clone());
+                let Some(more) = self.greedy(&rest) else { continue };
+                packing.extend(more);
+            }
+            let packing = self.trim(packing);
+            if self.model.cost(&packing) < self.best_cost {
+                self.remember(packing.iter().map(|(pattern, _)| Rc::clone(pattern)).collect());
+                self.take(packing);
+            }
+        }
+        self.merge();
     }
 
     /// Bin after bin, each filled with what is worth most for its price. `None` where something fits nowhere.

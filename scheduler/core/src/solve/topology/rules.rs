@@ -9,6 +9,7 @@ use crate::model::{
 };
 use crate::solve::catalog::Catalog;
 use crate::solve::host::{HostRules, Need};
+use crate::solve::options::Preferences;
 use crate::solve::place::Place;
 
 /// A constraint over a label's values.
@@ -66,6 +67,11 @@ impl ClassRules {
     }
 }
 
+/// Whether a spread constraint is more than a wish that is not heard.
+fn counts(spread: &TopologySpread, preferences: Preferences) -> bool {
+    preferences == Preferences::Respect || spread.when_unsatisfiable == WhenUnsatisfiable::DoNotSchedule
+}
+
 /// Whether a spec has constraints that make groups.
 pub(in crate::solve) fn makes_groups(spec: &PodSpec) -> bool {
     !(spec.topology_spread.is_empty()
@@ -95,18 +101,30 @@ impl Topology {
         }
     }
 
-    /// Makes every group of a spec.
-    pub(in crate::solve) fn learn(&mut self, catalog: &Catalog<'_>, places: &[Place], spec: &PodSpec) {
+    /// Makes every group of a spec; those of wishes only where these count.
+    pub(in crate::solve) fn learn(
+        &mut self,
+        catalog: &Catalog<'_>,
+        places: &[Place],
+        spec: &PodSpec,
+        preferences: Preferences,
+    ) {
         if !makes_groups(spec) {
             return;
         }
         self.learn_binding(catalog, places, spec);
-        for spread in &spec.topology_spread {
+        for spread in spec.topology_spread.iter().filter(|spread| counts(spread, preferences)) {
             self.of_spread(catalog, places, spec, spread);
         }
-        let soft = spec.preferred_pod_affinity.iter().chain(&spec.preferred_pod_anti_affinity);
-        for term in spec.pod_affinity.iter().chain(soft.map(|weighted| &weighted.term)) {
+        for term in &spec.pod_affinity {
             self.of_term(catalog, places, term);
+        }
+        if preferences == Preferences::Ignore {
+            return;
+        }
+        let soft = spec.preferred_pod_affinity.iter().chain(&spec.preferred_pod_anti_affinity);
+        for weighted in soft {
+            self.of_term(catalog, places, &weighted.term);
         }
     }
 
@@ -198,6 +216,7 @@ impl Topology {
         places: &[Place],
         pod: &Pod,
         counted: &[GroupId],
+        preferences: Preferences,
     ) -> ClassRules {
         let spec = &*pod.spec;
         let mut rules = ClassRules::default();
@@ -209,7 +228,7 @@ impl Topology {
         }
         let is_counted = |group: GroupId| counted.binary_search(&group).is_ok();
         let mut hard: Vec<Soft> = Vec::new();
-        for spread in &spec.topology_spread {
+        for spread in spec.topology_spread.iter().filter(|spread| counts(spread, preferences)) {
             let group = self.of_spread(catalog, places, spec, spread);
             let constraint = match self.domain(group) {
                 Domain::Host => Soft::AtMost(group, spread.max_skew),
@@ -237,13 +256,15 @@ impl Topology {
             list.sort_by_key(|weighted| std::cmp::Reverse(weighted.weight));
             list
         };
-        for weighted in heaviest_first(&spec.preferred_pod_affinity) {
-            let soft = self.together(catalog, places, &weighted.term);
-            rules.soft_affinity.push(soft);
-        }
-        for weighted in heaviest_first(&spec.preferred_pod_anti_affinity) {
-            let soft = self.apart(catalog, places, &weighted.term, is_counted);
-            rules.soft_anti_affinity.push(soft);
+        if preferences == Preferences::Respect {
+            for weighted in heaviest_first(&spec.preferred_pod_affinity) {
+                let soft = self.together(catalog, places, &weighted.term);
+                rules.soft_affinity.push(soft);
+            }
+            for weighted in heaviest_first(&spec.preferred_pod_anti_affinity) {
+                let soft = self.apart(catalog, places, &weighted.term, is_counted);
+                rules.soft_anti_affinity.push(soft);
+            }
         }
         if let Some(ports) = self.of_ports(catalog, places, &spec.host_ports) {
             hard.extend(ports.at_most.iter().map(|(group, limit)| Soft::AtMost(*group, *limit)));
