@@ -81,6 +81,18 @@ fn target(snapshot: &Snapshot, name: &str) -> Option<(Labels, Vec<crate::model::
         let claim = snapshot.node_claims.iter().find(|claim| claim.node.as_ref() == Some(&node.name));
         let promised = claim.map_or_else(ResourceList::default, |claim| claim.allocatable.clone());
         let mut allocatable = node.allocatable.clone();
+        if allocatable.cpu.is_zero() {
+            allocatable.cpu = promised.cpu;
+        }
+        if allocatable.memory.is_zero() {
+            allocatable.memory = promised.memory;
+        }
+        if allocatable.ephemeral_storage.is_zero() {
+            allocatable.ephemeral_storage = promised.ephemeral_storage;
+        }
+        if allocatable.pods == 0 {
+            allocatable.pods = promised.pods;
+        }
         for (name, amount) in &promised.extended {
             if allocatable.extended(name) == 0 {
                 allocatable.set_extended(name, *amount);

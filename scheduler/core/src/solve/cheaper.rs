@@ -162,28 +162,11 @@ impl Solver<'_> {
         let old: UsdPerHour =
             bins.iter().filter_map(|bin| self.catalog.shapes[bin.shape].price(bin.mask)).sum();
         let mut improved = improve(&problem, &start, steps);
-        eprintln!(
-            "DBG items {} kinds {} start {} old {} steps {} -> {} bound {} used {}",
-            problem.items.len(),
-            problem.bins.len(),
-            start.len(),
-            old,
-            steps,
-            problem.cost(&improved.packing),
-            improved.lower_bound,
-            improved.steps
-        );
         // Where a start holds the search back, one from nothing may find what it cannot.
         let far =
             |cost: UsdPerHour| cost.0 > improved.lower_bound.0.saturating_add(improved.lower_bound.0 / FAR);
         if !start.is_empty() && far(problem.cost(&improved.packing)) {
             let fresh = improve(&problem, &[], steps);
-            eprintln!(
-                "DBG fresh {} used {} bound {}",
-                problem.cost(&fresh.packing),
-                fresh.steps,
-                fresh.lower_bound
-            );
             let cheaper = problem.cost(&fresh.packing) < problem.cost(&improved.packing);
             if cheaper && !fresh.packing.is_empty() {
                 improved = fresh;

@@ -154,7 +154,7 @@ pub(super) fn sort(classes: &mut [Class<'_>]) {
 pub(super) struct Masks {
     by_set: FxHashMap<(String, ValueSet), Rc<Vec<u64>>>,
     by_lane: FxHashMap<(Requirements, Vec<bool>), Rc<Vec<u64>>>,
-    /// One key allowed one value only, on top of another list.
+    /// One key allowed one value only, on top of another list; `usize::MAX` is none of them.
     pinned: FxHashMap<(usize, usize, usize), Rc<Vec<u64>>>,
     filtered: FxHashMap<(usize, GroupId, bool), Rc<Vec<u64>>>,
     holds: FxHashMap<(usize, Amounts), bool>,
@@ -213,6 +213,26 @@ impl Masks {
         self.kept.push(Rc::clone(masks));
         self.pinned.insert((address(masks), key, value), Rc::clone(&narrowed));
         narrowed
+    }
+
+    /// Of these, the offerings whose machines get none of the values of key number `key`, given those that get one.
+    pub(super) fn without<'m>(
+        &mut self,
+        masks: &Rc<Vec<u64>>,
+        key: usize,
+        with: impl Iterator<Item = &'m Rc<Vec<u64>>>,
+    ) -> Rc<Vec<u64>> {
+        if let Some(known) = self.pinned.get(&(address(masks), key, usize::MAX)) {
+            return Rc::clone(known);
+        }
+        let mut rest = Vec::clone(masks);
+        for with in with {
+            rest.iter_mut().zip(with.iter()).for_each(|(rest, with)| *rest &= !with);
+        }
+        let rest = Rc::new(rest);
+        self.kept.push(Rc::clone(masks));
+        self.pinned.insert((address(masks), key, usize::MAX), Rc::clone(&rest));
+        rest
     }
 
     /// Of these, the offerings that are (not) in `counted`, the list of `group`.

@@ -23,8 +23,8 @@ type ByDomain = Rc<FxHashMap<Pins, Places>>;
 #[derive(Debug, Default)]
 pub(super) struct Reach {
     by_key: FxHashMap<PlaceKey, Places>,
-    /// With the list that was sorted, by it and the label keys.
-    by_domain: FxHashMap<(usize, Vec<usize>), (Places, ByDomain)>,
+    /// With the list that was sorted, by it and the label keys, of which so many may be missing.
+    by_domain: FxHashMap<(usize, Vec<usize>, usize), (Places, ByDomain)>,
     /// With the list that was split, by it and the group: places that count for the group, and those that do not.
     by_group: FxHashMap<(usize, GroupId), (Places, Places, Places)>,
 }
@@ -78,21 +78,22 @@ impl Solver<'_> {
         found
     }
 
-    /// The same places by their values of the labels of these numbers; those that lack one are left out.
-    pub(super) fn by_domain(&mut self, places: &Places, keys: &[usize]) -> ByDomain {
+    /// The same places by their values of the labels of these numbers. Those that lack one are left out, unless it is one of the
+    /// `optional` first ones.
+    pub(super) fn by_domain(&mut self, places: &Places, keys: &[usize], optional: usize) -> ByDomain {
         if places.is_empty() {
             return Rc::default();
         }
         if keys.is_empty() {
             return Rc::new([(Pins::new(), Rc::clone(places))].into_iter().collect());
         }
-        let key = (address(places), keys.to_vec());
+        let key = (address(places), keys.to_vec(), optional);
         if let Some((_, known)) = self.reach.by_domain.get(&key) {
             return Rc::clone(known);
         }
         let mut found: FxHashMap<Pins, Vec<usize>> = FxHashMap::default();
         for place in places.iter() {
-            if let Some(pins) = self.place_pins(*place, keys) {
+            if let Some(pins) = self.place_pins(*place, keys, optional) {
                 found.entry(pins).or_default().push(*place);
             }
         }
@@ -117,14 +118,19 @@ impl Solver<'_> {
         (inside, outside)
     }
 
-    /// The values of a place for these labels; `None` where it lacks one.
-    fn place_pins(&self, place: usize, keys: &[usize]) -> Option<Pins> {
+    /// The values of a place for these labels; `None` where it lacks one that it must have.
+    fn place_pins(&self, place: usize, keys: &[usize], optional: usize) -> Option<Pins> {
         let place = &self.places[place];
-        keys.iter()
-            .map(|key| {
-                let value = place.label(self.topology.key_name(*key))?;
-                Some((*key, self.topology.value(*key, value)?))
-            })
-            .collect()
+        let mut pins = Pins::new();
+        for (at, key) in keys.iter().enumerate() {
+            let value = place.label(self.topology.key_name(*key));
+            match value.and_then(|value| self.topology.value(*key, value)) {
+                Some(value) => pins.push((*key, value)),
+                None if at < optional => {}
+                None => return None,
+            }
+        }
+        pins.sort_unstable();
+        Some(pins)
     }
 }

@@ -5,6 +5,7 @@
 //! emptiest; within the cell existing room is used first, and what is left becomes a [`Piece`] for packing. A class that has to
 //! wait for another (affinity to pods that are not placed yet) is looked at again as long as anything moves.
 
+use std::cmp::Reverse;
 use std::rc::Rc;
 
 use rustc_hash::{FxHashMap, FxHashSet};
@@ -143,6 +144,12 @@ impl Solver<'_> {
         settled: &mut Settled,
     ) -> Vec<Waiting> {
         waiting.retain(|one| !lessons.excluded.contains(&one.class));
+        // Those that cannot choose their domain before those that can, for they are compared with each other.
+        if waiting.iter().any(|one| self.is_pinned(&classes[one.class])) {
+            waiting.sort_by_key(|one| {
+                (Reverse(classes[one.class].priority), !self.is_pinned(&classes[one.class]))
+            });
+        }
         loop {
             let mut moved = false;
             for one in &mut waiting {
@@ -159,6 +166,20 @@ impl Solver<'_> {
                 return waiting;
             }
         }
+    }
+
+    /// Whether a class is compared by a label that its own needs decide, such as the zone of its volume.
+    fn is_pinned(&self, class: &Class<'_>) -> bool {
+        let Ok(terms) = &class.terms else { return false };
+        let decides = |key: usize| {
+            let name = self.topology.key_name(key);
+            !terms.is_empty() && terms.iter().all(|term| term.get(name).is_some())
+        };
+        let spread = class.rules.hard.iter().filter(|one| matches!(one.kind, ConstraintKind::Spread { .. }));
+        spread.map(|one| self.topology.domain(one.group)).any(|domain| match domain {
+            Domain::Label(key) => decides(key),
+            Domain::Host => false,
+        })
     }
 
     fn settle_class(
@@ -235,23 +256,28 @@ impl Solver<'_> {
         masks: &Rc<Vec<u64>>,
         places: &Places,
     ) -> Vec<Cell> {
-        let mut keys: SmallVec<[usize; 2]> = SmallVec::new();
-        let groups =
-            binding.constraints.iter().map(|one| one.group).chain(class.rules.counted.iter().copied());
-        for group in groups {
-            if let Domain::Label(key) = self.topology.domain(group)
-                && !keys.contains(&key)
-            {
-                keys.push(key);
-            }
+        // Labels of groups that only count the class: a machine without one is as good as any. Then those it must have.
+        let (mut keys, mut needed): (SmallVec<[usize; 2]>, SmallVec<[usize; 2]>) = <_>::default();
+        let label = |group: GroupId| match self.topology.domain(group) {
+            Domain::Label(key) => Some(key),
+            Domain::Host => None,
+        };
+        needed.extend(binding.constraints.iter().filter_map(|one| label(one.group)));
+        keys.extend(class.rules.counted.iter().filter_map(|group| label(*group)));
+        keys.retain(|key| !needed.contains(key));
+        for keys in [&mut keys, &mut needed] {
+            keys.sort_unstable();
+            keys.dedup();
         }
-        keys.sort_unstable();
+        let optional = keys.len();
+        keys.extend(needed);
         let buys = !masks.is_empty();
         let mut cells: Vec<(Pins, Rc<Vec<u64>>)> = vec![(Pins::new(), Rc::clone(masks))];
-        for key in &keys {
+        for (at, key) in keys.iter().enumerate() {
             let name = self.topology.key_name(*key);
             let mut more = Vec::new();
             for (pins, masks) in &cells {
+                let mut with_value = Vec::new();
                 for (value, text) in self.topology.values(*key).iter().enumerate() {
                     let narrowed = if buys {
                         self.masks.pinned(&self.catalog, masks, (*key, name), (value, text))
@@ -260,15 +286,25 @@ impl Solver<'_> {
                     };
                     let mut pins = pins.clone();
                     pins.push((*key, value));
-                    more.push((pins, narrowed));
+                    with_value.push((pins, narrowed));
                 }
+                if at < optional {
+                    let without = if buys {
+                        self.masks.without(masks, *key, with_value.iter().map(|(_, masks)| masks))
+                    } else {
+                        Rc::clone(masks)
+                    };
+                    more.push((pins.clone(), without));
+                }
+                more.extend(with_value);
             }
             more.truncate(CELLS_AT_MOST);
             cells = more;
         }
+        cells.iter_mut().for_each(|(pins, _)| pins.sort_unstable());
         let mut found = Vec::new();
         let nowhere = Rc::default();
-        let by_domain = self.by_domain(places, &keys);
+        let by_domain = self.by_domain(places, &keys, optional);
         for (pins, masks) in cells {
             let places = Rc::clone(by_domain.get(&pins).unwrap_or(&nowhere));
             for (masks, places, mut counted) in self.by_filter(class, &pins, masks, places, buys) {
