@@ -127,6 +127,8 @@ pub mod hardware {
     pub const GPU_COUNT: &str = "hardware.assay.dev/gpu-count";
     /// Memory of one GPU, MiB.
     pub const GPU_MEMORY_MIB: &str = "hardware.assay.dev/gpu-memory-mib";
+    /// How NVIDIA's MIG manager is to cut the GPUs of a node, such as `all-1g.10gb`. Its own label, not one of ours.
+    pub const MIG_CONFIG: &str = "nvidia.com/mig.config";
     /// `none`, `mig` or `vgpu`.
     pub const GPU_PARTITION: &str = "hardware.assay.dev/gpu-partition";
     /// State of accelerated networking.

@@ -113,7 +113,11 @@ pub(super) fn run(arguments: &Arguments, out: &mut dyn Write) -> anyhow::Result<
     let region = catalog.region().unwrap_or_default();
     let measured = |sku: &str| profiles.memory_for(sku, region);
     let invalid = std::mem::take(&mut manifests.invalid_pods);
-    let snapshot = manifests.into_snapshot(|class| catalog.instance_types(class, measured));
+    let snapshot = manifests.into_snapshot(|class| {
+        let mut types = catalog.instance_types(class, measured);
+        types.iter_mut().for_each(|one| profiles.refine(one, region));
+        types
+    });
 
     let started = Instant::now();
     let mut plan = solve(&snapshot, &arguments.solve_options());

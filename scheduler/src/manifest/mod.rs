@@ -33,6 +33,7 @@ mod taints;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
+use assay_core::catalog::types_of_pools;
 use assay_core::model::{
     AttachedVolume, DaemonSet, Labels, Node, NodeClass, NodePool, Plan, Pod, PodId, PodSpec, PoolReason,
     ReasonCode, Snapshot, Unschedulable,
@@ -101,16 +102,14 @@ impl Manifests {
             let class = || NodeClass::with_defaults(&pool.node_class);
             classes.entry(pool.node_class.clone()).or_insert_with(class);
         }
+        let classes: Vec<NodeClass> = classes.into_values().collect();
         let mut snapshot = Snapshot {
+            instance_types: types_of_pools(&classes, &self.pools, instance_types),
             pods: self.pods,
             daemon_sets: self.daemon_sets,
             nodes: self.nodes,
             pools: self.pools,
-            instance_types: classes
-                .iter()
-                .map(|(name, class)| (name.clone(), Arc::new(instance_types(class))))
-                .collect(),
-            classes: classes.into_values().collect(),
+            classes,
             ..Snapshot::default()
         };
         let claims: Vec<_> = self.claims.into_iter().map(|object| object.resolve(&snapshot)).collect();

@@ -13,16 +13,38 @@ mod instance_type;
 mod neutral;
 pub mod overhead;
 
+use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 use assay_shared::units::Bytes;
 use serde_json::Value;
 
-use crate::model::NodeClass;
+use crate::model::{NodeClass, NodePool};
 pub use azure::{BUILTIN_REGIONS, PriceList, Sku, UNKNOWN_PRICE};
 pub use instance_type::{
     CapacityType, InstanceType, Lottery, NumaLayout, Offering, OfferingOverrides, PriceSource, Reservation,
 };
+
+/// What pools could buy, by [`NodePool::types_key`]: `of_class` gives the types of a class, which a pool may cut the GPUs of.
+#[must_use]
+pub fn types_of_pools<'p>(
+    classes: &[NodeClass],
+    pools: impl IntoIterator<Item = &'p NodePool>,
+    of_class: impl Fn(&NodeClass) -> Vec<InstanceType>,
+) -> BTreeMap<String, Arc<Vec<InstanceType>>> {
+    let mut types: BTreeMap<String, Arc<Vec<InstanceType>>> =
+        classes.iter().map(|class| (class.name.clone(), Arc::new(of_class(class)))).collect();
+    for pool in pools {
+        let (Some(config), Some(whole)) = (pool.mig_config(), types.get(&pool.node_class).cloned()) else {
+            continue;
+        };
+        types
+            .entry(pool.types_key().into_owned())
+            .or_insert_with(|| Arc::new(azure::partitioned(&whole, config)));
+    }
+    types
+}
 
 /// Everything that can be bought in one region.
 #[derive(Debug, Clone)]

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::hardware::unverified_taint;
 use super::record::labels_of;
 use super::{Effect, Engine, EventKind, Machine};
-use crate::catalog::InstanceType;
+use crate::catalog::{InstanceType, types_of_pools};
 use crate::check::check;
 use crate::lifecycle::Step;
 use crate::model::{
@@ -134,10 +134,9 @@ impl Engine {
             nodes: nodes.collect(),
             node_claims: on_their_way.map(|machine| self.expected(machine)).collect(),
             pools: self.pools.values().cloned().collect(),
-            instance_types: classes
-                .iter()
-                .map(|class| (class.name.clone(), Arc::new(self.instance_types(now, class))))
-                .collect(),
+            instance_types: types_of_pools(&classes, self.pools.values(), |class| {
+                self.instance_types(now, class)
+            }),
             classes,
         }
     }

@@ -1,9 +1,12 @@
 //! Node pools: who may be bought for whom, how much of it, and when it goes again.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
+use assay_shared::labels::hardware;
+
 use super::{Labels, ResourceList, Taint};
-use crate::requirement::Requirement;
+use crate::requirement::{Operator, Requirement};
 
 /// One `NodePool`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,6 +40,25 @@ pub struct NodePool {
 }
 
 impl NodePool {
+    /// What decides which instance types it can buy: its class, and how the GPUs of its nodes are cut.
+    #[must_use]
+    pub fn types_key(&self) -> Cow<'_, str> {
+        self.mig_config().map_or(Cow::Borrowed(&self.node_class), |config| {
+            Cow::Owned(format!("{} {}={config}", self.node_class, hardware::MIG_CONFIG))
+        })
+    }
+
+    /// The value of `nvidia.com/mig.config` that all its nodes have, by its labels or requirements.
+    #[must_use]
+    pub fn mig_config(&self) -> Option<&str> {
+        let required = || {
+            let mut required = self.requirements.iter().filter(|one| one.key == hardware::MIG_CONFIG);
+            let one = required.find(|one| one.operator == Operator::In)?;
+            if one.values.len() == 1 { one.values.first() } else { None }
+        };
+        self.labels.get(hardware::MIG_CONFIG).or_else(required).map(String::as_str)
+    }
+
     /// A pool of this name with every default and no requirement.
     #[must_use]
     pub fn with_defaults(name: &str) -> Self {

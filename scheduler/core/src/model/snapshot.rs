@@ -23,7 +23,7 @@ pub struct Snapshot {
     pub pools: Vec<NodePool>,
     /// All node classes.
     pub classes: Vec<NodeClass>,
-    /// What could be bought for each node class, by class name: the catalogue, refined by what was measured.
+    /// What pools could buy, by [`NodePool::types_key`]: the catalogue, refined by what was measured.
     pub instance_types: BTreeMap<String, Arc<Vec<InstanceType>>>,
 }
 
@@ -31,6 +31,6 @@ impl Snapshot {
     /// What a pool could buy; empty where its class is not known.
     #[must_use]
     pub fn instance_types_of(&self, pool: &NodePool) -> &[InstanceType] {
-        self.instance_types.get(&pool.node_class).map_or(&[], |types| types.as_slice())
+        self.instance_types.get(&*pool.types_key()).map_or(&[], |types| types.as_slice())
     }
 }

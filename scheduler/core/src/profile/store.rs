@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::hardware_labels;
 use super::health::Health;
-use crate::catalog::InstanceType;
+use crate::catalog::{InstanceType, Lottery};
 use crate::model::{Labels, Timestamp};
 use crate::requirement::ValueSet;
 
@@ -351,12 +351,37 @@ impl ProfileStore {
     }
 
     /// Gives an instance type the labels that all machines of its size share, so that pods which ask for them can have one
-    /// bought. Where machines differ the label stays open: see [`Self::chance`].
+    /// bought. Where machines differ the label is left to chance: see [`Self::lotteries`].
     pub fn refine(&self, size: &mut InstanceType, region: &str) {
         for (key, value) in self.shared_labels(&size.name, region) {
             size.requirements.remove(&key);
             size.requirements.constrain(&key, &ValueSet::of([value]));
         }
+        for lottery in self.lotteries(&size.name, region) {
+            size.requirements.remove(&lottery.key);
+            size.lotteries.retain(|known| known.key != lottery.key);
+            size.lotteries.push(lottery);
+        }
+    }
+
+    /// Labels of which machines of `sku` in `region` have different values, with how often each was seen, once a quorum has told.
+    #[must_use]
+    pub fn lotteries(&self, sku: &str, region: &str) -> Vec<Lottery> {
+        let samples: Vec<&Sample> = self.of_sku(sku, region).flat_map(|profile| &profile.samples).collect();
+        let mut seen: BTreeMap<&String, BTreeMap<&String, u32>> = BTreeMap::new();
+        for (key, value) in samples.iter().flat_map(|sample| &sample.labels) {
+            *seen.entry(key).or_default().entry(value).or_default() += 1;
+        }
+        let lotteries = seen.into_iter().filter_map(|(key, values)| {
+            let told: u32 = values.values().sum();
+            let differs = values.len() > 1 && told as usize >= QUORUM;
+            let chance = |count: u32| f64::from(count) / f64::from(told);
+            differs.then(|| Lottery {
+                key: key.clone(),
+                chances: values.into_iter().map(|(value, count)| (value.clone(), chance(count))).collect(),
+            })
+        });
+        lotteries.collect()
     }
 
     /// Counts a machine that came without something it was bought with.

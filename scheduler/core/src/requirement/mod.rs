@@ -3,6 +3,7 @@
 //! A [`Requirement`] is one line of a manifest; a [`ValueSet`] is the set it stands for; [`Requirements`] maps keys to sets.
 //! All eight operators become sets over the label's values *and its absence*, so that intersection is exact.
 
+mod priority;
 #[cfg(test)]
 mod properties;
 mod set;

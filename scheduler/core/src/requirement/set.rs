@@ -5,7 +5,7 @@ use std::fmt;
 
 use assay_shared::labels::{azure, karpenter, kubernetes};
 
-use super::{Requirement, RequirementError, ValueSet};
+use super::{Requirement, RequirementError, ValueSet, priority};
 use crate::model::Labels;
 
 /// Allowed values by label key. A key that is not there is not constrained.
@@ -25,6 +25,7 @@ impl Requirements {
     pub fn from_list<'r>(list: impl IntoIterator<Item = &'r Requirement>) -> Result<Self, RequirementError> {
         let mut requirements = Self::new();
         for requirement in list {
+            let requirement = &*priority::as_capacity_type(requirement);
             requirements.constrain(&requirement.key, &ValueSet::from_requirement(requirement)?);
         }
         Ok(requirements)
@@ -35,7 +36,13 @@ impl Requirements {
     pub fn from_labels(labels: &Labels) -> Self {
         let sets =
             labels.iter().map(|(key, value)| (normalize_key(key).to_owned(), ValueSet::of([value.as_str()])));
-        Self { sets: sets.collect() }
+        let mut sets: BTreeMap<String, ValueSet> = sets.collect();
+        if let (false, Some(value)) =
+            (sets.contains_key(karpenter::CAPACITY_TYPE), priority::capacity_type(labels))
+        {
+            sets.insert(karpenter::CAPACITY_TYPE.to_owned(), ValueSet::of([value]));
+        }
+        Self { sets }
     }
 
     /// Allows only what `set` allows too, for `key`. Older spellings of a key count as the key.
@@ -90,8 +97,10 @@ impl Requirements {
                     .find(|(_, name)| name == key)
                     .and_then(|(alias, _)| labels.get(*alias))
             });
+            let by_priority = || priority::capacity_type(labels).filter(|_| key == karpenter::CAPACITY_TYPE);
+            let value = value.map(String::as_str).or_else(by_priority);
             if !value.map_or_else(|| set.allows_absence(), |value| set.allows(value)) {
-                let found = value.map(|value| ValueSet::of([value.as_str()]));
+                let found = value.map(|value| ValueSet::of([value]));
                 return Err(Box::new(Incompatible { key: key.clone(), needed: set.clone(), found }));
             }
         }

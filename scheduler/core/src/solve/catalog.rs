@@ -68,6 +68,8 @@ pub(super) struct Shape<'s> {
     pub(super) daemon_ports: Vec<HostPort>,
     /// Who is on a new machine before any pod is: its DaemonSets.
     pub(super) occupancy: Occupancy,
+    /// The label that machines of the type have by chance and those of the shape for certain: others are returned.
+    pub(super) drawn: Option<&'s str>,
 }
 
 /// An offering, and what a machine of the shape costs by it: for a lottery, with the machines that are returned.
@@ -124,6 +126,12 @@ impl Shape<'_> {
             kubernetes::ZONE => self.mask_where(|offering| set.allows(&offering.zone)),
             karpenter::CAPACITY_TYPE => {
                 self.mask_where(|offering| set.allows(offering.capacity_type.as_str()))
+            }
+            // What was drawn may be any of the values that were wanted.
+            _ if self.drawn == Some(key)
+                && self.offered.get(key).is_none_or(|drawn| drawn.intersect(set) != *drawn) =>
+            {
+                0
             }
             _ if self.offered.could_satisfy(key, set) => self.mask_where(|_| true),
             _ => 0,
@@ -328,6 +336,9 @@ fn add_shapes<'s>(
         numa: class.and_then(|class| NumaRoom::of(class, instance_type.numa.as_ref())),
         daemon_ports: Vec::new(),
         occupancy: Occupancy::default(),
+        drawn: drawn
+            .and_then(|(key, _)| instance_type.lotteries.iter().find(|lottery| lottery.key == key))
+            .map(|one| one.key.as_str()),
     };
     let allowed = |key: &str, value: &str| {
         [requirements, &own].iter().all(|side| side.get(key).is_none_or(|set| set.allows(value)))

@@ -76,7 +76,8 @@ fn sku(entry: &Value, region: &str, warn: &mut impl FnMut(Wrong)) -> Result<Opti
         || capabilities.text("ConfidentialComputingType").is_some_and(|kind| !kind.is_empty());
     let mut size = vm_size(name, parts.as_ref(), &capabilities, warn)?;
     size.zonal = !zones.is_empty();
-    Ok(Some(Sku { size, zones, constrained, confidential }))
+    let data_disks = capabilities.number("MaxDataDiskCount", warn);
+    Ok(Some(Sku { size, zones, constrained, confidential, data_disks }))
 }
 
 /// Zones in which the size can be bought, empty where it is not sold by zone; `None` where it cannot be bought in the region.

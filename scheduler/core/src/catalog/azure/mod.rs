@@ -3,6 +3,8 @@
 //! Labels have the names and values of Karpenter's Azure provider, so that its users' manifests select the same machines.
 
 mod arm;
+mod layout;
+mod mig;
 mod prices;
 mod sku_name;
 
@@ -10,16 +12,20 @@ use std::sync::Arc;
 
 use assay_shared::azure::{LocalNvme, VmSize};
 use assay_shared::labels::{azure, hardware, karpenter, kubernetes};
-use assay_shared::report::GpuVendor;
+use assay_shared::report::{GpuPartition, GpuVendor};
 use assay_shared::units::{Bytes, MilliCpu};
 
 use super::overhead::{self, Reservations};
 use super::{CapacityType, InstanceType, Offering};
-use crate::model::{NodeClass, ResourceList};
+use crate::model::{AttachedVolume, NodeClass, ResourceList};
 use crate::requirement::{Requirements, ValueSet};
 pub(super) use arm::parse_skus;
+pub use mig::partitioned;
 pub use prices::{BUILTIN_REGIONS, PriceList, UNKNOWN_PRICE};
 use sku_name::SkuName;
+
+/// CSI driver of Azure's managed disks.
+const AZURE_DISK: &str = "disk.csi.azure.com";
 
 /// A VM size as it is sold in one region.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,6 +38,8 @@ pub struct Sku {
     pub constrained: bool,
     /// Whether it encrypts the memory of the VM.
     pub confidential: bool,
+    /// Disks that can be attached beside the one of the operating system; `None` where that is not known.
+    pub data_disks: Option<u32>,
 }
 
 /// Why a size is never bought.
@@ -97,6 +105,7 @@ pub(super) fn builtin_skus(region: &str) -> Vec<Sku> {
         zones: if size.zonal { ["1", "2", "3"].map(str::to_owned).to_vec() } else { Vec::new() },
         constrained: false,
         confidential: false,
+        data_disks: layout::data_disks(size),
     };
     sold.map(sku).collect()
 }
@@ -125,6 +134,9 @@ pub(super) fn instance_type(
         };
         capacity.set_extended(resource, u64::from(gpus.count));
     }
+    if let Some(disks) = sku.data_disks {
+        capacity.set_extended(&AttachedVolume::limit_name(AZURE_DISK), u64::from(disks));
+    }
     let reservations = Reservations::default();
     let overhead = overhead::reserved(reservations, size.vcpus, size.memory, pods, class.os_disk);
     let offerings = offerings(sku, region, prices);
@@ -135,7 +147,7 @@ pub(super) fn instance_type(
         offerings,
         capacity,
         overhead,
-        numa: None,
+        numa: layout::numa(size),
         lotteries: Vec::new(),
     }
 }
@@ -203,6 +215,12 @@ fn requirements(sku: &Sku, region: &str, class: &NodeClass, offerings: &[Offerin
     is_or_missing(azure::SKU_GPU_NAME, gpus.map(|gpus| gpus.model.to_string()));
     is_or_missing(azure::SKU_GPU_MANUFACTURER, gpus.map(|gpus| gpus.vendor.as_str().to_owned()));
     is_or_missing(azure::SKU_GPU_COUNT, gpus.map(|gpus| gpus.count.to_string()));
+    // What a machine will be measured to have, until it is.
+    is_or_missing(hardware::GPU_COUNT, gpus.map(|gpus| gpus.count.to_string()));
+    is_or_missing(hardware::GPU_VENDOR, gpus.map(|gpus| gpus.vendor.as_str().to_owned()));
+    is_or_missing(hardware::GPU_MEMORY_MIB, gpus.map(|gpus| gpus.memory.as_mib().to_string()));
+    let partition = |shared_by: u32| if shared_by > 1 { GpuPartition::Vgpu } else { GpuPartition::None };
+    is_or_missing(hardware::GPU_PARTITION, gpus.map(|gpus| partition(gpus.shared_by).as_str().to_owned()));
     let ephemeral = Some(size.ephemeral_os_max).filter(|size| !size.is_zero());
     let gigabytes = ephemeral.map(|size| (size.0 / 1_000_000_000).to_string());
     is_or_missing(azure::SKU_STORAGE_EPHEMERAL_OS_MAX_SIZE, gigabytes);
