@@ -4,8 +4,12 @@ mod claims;
 mod existing;
 mod fits;
 mod limits;
+mod options;
+#[cfg(test)]
+mod tests;
 mod together;
 mod violation;
+mod volumes;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -27,6 +31,8 @@ pub fn check(snapshot: &Snapshot, plan: &Plan) -> Result<(), Vec<Violation>> {
     claims::check_claims(snapshot, &pods, plan, &mut violations);
     existing::check_existing(snapshot, &pods, plan, &mut violations);
     limits::check(snapshot, plan, &mut violations);
+    options::check(snapshot, &pods, plan, &mut violations);
+    volumes::check(snapshot, &pods, plan, &mut violations);
     together::check(snapshot, &pods, plan, &mut violations);
     check_totals(plan, &mut violations);
     if violations.is_empty() { Ok(()) } else { Err(violations) }

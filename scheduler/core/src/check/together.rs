@@ -13,10 +13,9 @@ use assay_shared::labels::{azure, karpenter, kubernetes};
 use super::Violation;
 use super::claims::Pods;
 use super::fits::Needs;
-use crate::catalog::InstanceType;
 use crate::model::{
-    AttachedVolume, GangScope, Labels, NodeInclusion, Plan, PlannedClaim, Pod, PodAffinityTerm, PodSelector,
-    Snapshot, TopologySpread, WhenUnsatisfiable, untolerated,
+    GangScope, Labels, NodeInclusion, Plan, PlannedClaim, Pod, PodAffinityTerm, PodSelector, Snapshot,
+    TopologySpread, WhenUnsatisfiable, untolerated,
 };
 use crate::requirement::{Requirements, ValueSet, normalize_key};
 
@@ -31,7 +30,7 @@ struct Machine<'s> {
 enum Of<'s> {
     /// A node, or a claim on its way, by its labels.
     Labels(&'s Labels),
-    Claim(&'s PlannedClaim, Option<&'s InstanceType>, Requirements),
+    Claim(&'s PlannedClaim, Requirements),
 }
 
 impl Machine<'_> {
@@ -99,7 +98,7 @@ fn machines<'s>(snapshot: &'s Snapshot, pods: &Pods<'s>, plan: &'s Plan) -> Vec<
             }
         }
         let planned = claim.pods.iter().filter_map(|id| pods.get(id).copied()).collect();
-        let of = Of::Claim(claim, bought, stated);
+        let of = Of::Claim(claim, stated);
         list.push(Machine { name: &claim.name, of, running: Vec::new(), planned });
     }
     list
@@ -398,20 +397,6 @@ fn volumes(machine: &Machine<'_>, violations: &mut Vec<Violation>) {
             if !reached {
                 violations.push(broken(machine, pod, "a volume cannot be reached from there".to_owned()));
             }
-        }
-    }
-    let Of::Claim(_, Some(bought), _) = &machine.of else { return };
-    let mut attached: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
-    for volume in machine.planned.iter().flat_map(|pod| pod.volumes.iter()) {
-        attached.entry(&volume.driver).or_default().insert(&volume.id);
-    }
-    let allocatable = bought.allocatable();
-    for (driver, volumes) in attached {
-        let limit = AttachedVolume::limit(driver, &allocatable);
-        if let (Some(pod), true) =
-            (machine.planned.first(), limit.is_some_and(|limit| volumes.len() as u64 > limit))
-        {
-            violations.push(broken(machine, pod, format!("more volumes of {driver} than can be attached")));
         }
     }
 }

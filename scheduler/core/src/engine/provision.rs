@@ -13,6 +13,7 @@ use crate::model::{
     ClaimState, NodeClaim, NodeClass, Plan, PlannedClaim, Pod, PodId, PodPhase, Snapshot, Timestamp,
     Unschedulable,
 };
+use crate::requirement::is_well_known;
 use crate::solve::solve;
 
 /// How long a pod may take to be bound to a ready node it was nominated to (Karpenter's window: twice the longest batch).
@@ -209,7 +210,13 @@ impl Engine {
         let mut taints = pool.taints.clone();
         taints.extend(pool.startup_taints.iter().cloned());
         taints.push(unverified_taint());
-        let labels = labels_of(pool, &bought, &planned.zone, planned.capacity_type);
+        let mut labels = labels_of(pool, &bought, &planned.zone, planned.capacity_type);
+        // A label of which several values would do gets one of them.
+        for (key, set) in planned.requirements.iter().filter(|(key, _)| !is_well_known(key)) {
+            if let Some(value) = set.finite().and_then(|values| values.first()) {
+                labels.entry(key.to_owned()).or_insert_with(|| value.clone());
+            }
+        }
         let name = self.new_name(&planned.pool);
         let claim = NodeClaim {
             name: Arc::clone(&name),

@@ -164,11 +164,9 @@ impl<'s> Solver<'s> {
             let rules = host::HostRules { shared_volumes: shared.collect(), ..host::HostRules::default() };
             self.places[one.place].occupancy.add(&rules, 1);
         }
-        let mut seen: FxHashSet<*const PodSpec> = FxHashSet::default();
-        for one in running.iter().filter(|one| binds_others(&one.pod.spec)) {
-            if seen.insert(Arc::as_ptr(&one.pod.spec)) {
-                self.topology.learn_binding(&self.catalog, &self.places, &one.pod.spec);
-            }
+        let binding = running.iter().filter(|one| binds_others(&one.pod.spec)).map(|one| &one.pod.spec);
+        for spec in distinct(binding) {
+            self.topology.learn_binding(&self.catalog, &self.places, spec);
         }
         for place in &self.places {
             let spec = PodSpec { host_ports: place.daemon_ports.clone(), ..PodSpec::default() };
@@ -183,11 +181,13 @@ impl<'s> Solver<'s> {
 
     /// Makes the groups of pending pods' constraints and counts who is in them already.
     fn learn(&mut self, pending: &[&Pod], preferences: Preferences) {
-        let mut seen: FxHashSet<*const PodSpec> = FxHashSet::default();
-        for pod in pending {
-            if seen.insert(Arc::as_ptr(&pod.spec)) {
-                self.topology.learn(&self.catalog, &self.places, &pod.spec, preferences);
-            }
+        let making = pending.iter().map(|pod| &pod.spec).filter(|spec| topology::makes_groups(spec));
+        for spec in distinct(making) {
+            self.topology.learn(&self.catalog, &self.places, spec, preferences);
+        }
+        let mut in_gangs: Vec<&Pod> = pending.iter().copied().filter(|pod| pod.gang.is_some()).collect();
+        in_gangs.sort_unstable_by(|a, b| a.gang.cmp(&b.gang));
+        for pod in in_gangs {
             self.topology.learn_gang(&self.catalog, &self.places, pod);
         }
         self.counts.grow(&mut self.topology, &self.catalog, &self.places);
@@ -489,6 +489,16 @@ impl<'s> Solver<'s> {
             .collect();
         bound::lower_bound(&self.catalog, &demands)
     }
+}
+
+/// Each spec once, in an order that is not that of the input: groups are numbered as they are met.
+fn distinct<'p>(specs: impl Iterator<Item = &'p Arc<PodSpec>>) -> Vec<&'p PodSpec> {
+    let mut seen: FxHashSet<*const PodSpec> = FxHashSet::default();
+    let mut distinct: Vec<&PodSpec> =
+        specs.filter(|spec| seen.insert(Arc::as_ptr(spec))).map(|spec| &**spec).collect();
+    distinct.sort_unstable();
+    distinct.dedup();
+    distinct
 }
 
 /// Whether running pods of this spec keep others away.

@@ -5,19 +5,33 @@ use std::rc::Rc;
 use assay_shared::labels::{karpenter, kubernetes};
 use assay_shared::units::UsdPerHour;
 use rustc_hash::{FxHashMap, FxHashSet};
+use smallvec::SmallVec;
 
 use super::Solver;
+use super::axes::take;
 use super::catalog::Catalog;
 use super::classes::Class;
 use super::finish;
+use super::host::HostRules;
 use super::limits::Allowance;
 use super::options::SolveOptions;
 use super::pack::{self, Bin, Filling};
 use super::settle::{Lessons, Piece, Pins, Settled, Waiting};
-use super::topology::ConstraintKind;
+use super::topology::{ConstraintKind, Domain};
 
 /// Tries of each kind with what earlier ones taught, at most. Lessons are about limits that bind, which is rare.
 const TRIES: usize = 5;
+
+/// Further looks at pods that found no company on a machine once all others are placed, and at pods that were kept away by some
+/// that got no machine.
+const AGAIN: usize = 2;
+
+/// Whether pods that keep others away by a label got no machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Averse {
+    Stays,
+    GaveUp,
+}
 
 /// Where everything went.
 #[derive(Debug, Clone)]
@@ -74,11 +88,14 @@ impl Solver<'_> {
             }
             let lonely = self.lonely(classes, &outcome);
             let kept = outcome.unkept.is_empty() && lonely.is_empty();
-            if lonely.is_empty() && lessons.is_final {
-                return outcome;
-            }
-            if kept && (tries == 0 || left == 0) {
-                return outcome;
+            if kept && (tries == 0 || left == 0 || lessons.is_final) {
+                self.leave_out_alone(classes, &mut outcome);
+                // Those that had to go may have been of a gang.
+                let Some(gang) = self.broken_gang(classes, &outcome, &lessons) else { return outcome };
+                gangs_out.extend(gang.iter().copied());
+                lessons.excluded.extend(gang);
+                self.reset();
+                continue;
             }
             if kept && best.as_ref().is_none_or(|(least, _)| left < *least) {
                 best = Some((left, lessons.clone()));
@@ -137,9 +154,18 @@ impl Solver<'_> {
         let mut first = 0;
         // Pods that wait for less important ones: they are looked at again with those.
         let mut later: Vec<Waiting> = Vec::new();
-        while first < classes.len() {
+        let (mut again, mut looks) = (AGAIN, AGAIN);
+        while first < classes.len() || again > 0 {
+            if first == classes.len() {
+                again -= 1;
+                later = self.without_company(classes, lessons, &outcome.settled);
+                if later.is_empty() {
+                    break;
+                }
+            }
             // Classes are sorted by priority.
             let same = |class: &&Class<'_>| !by_priority || class.priority == classes[first].priority;
+            // None once all had their turn.
             let band = classes[first..].iter().take_while(same).count();
             let mut waiting: Vec<Waiting> = (first..first + band)
                 .map(|class| Waiting { class, count: classes[class].pods.len() as u64, rung: 0 })
@@ -169,7 +195,13 @@ impl Solver<'_> {
                 }
                 let Some(best) = best else { break };
                 filling = Some(best.filling);
-                waiting = self.keep(classes, best, from, &mut open, &mut outcome);
+                let stepping;
+                (waiting, stepping) = self.keep(classes, best, from, &mut open, &mut outcome);
+                // Who was kept away by pods that got no machine after all has another look.
+                if stepping == Averse::GaveUp && looks > 0 {
+                    looks -= 1;
+                    waiting.append(&mut later);
+                }
             }
         }
         outcome.bins = open.into_bins();
@@ -182,6 +214,17 @@ impl Solver<'_> {
             *left = classes[class].pods.len() as u64 - placed;
         }
         outcome
+    }
+
+    /// Pods left out that must be with others on a machine and are free otherwise: by now there may be one with room.
+    fn without_company(&self, classes: &[Class<'_>], lessons: &Lessons, settled: &Settled) -> Vec<Waiting> {
+        let waits = |(number, class): (usize, &Class<'_>)| {
+            let count = class.pods.len() as u64 - settled.placed_total(number);
+            let free = class.rules.hard.is_empty() && class.rules.counted.is_empty();
+            let needs = !class.host.needs.is_empty() && !lessons.excluded.contains(&number);
+            (count > 0 && free && needs).then_some(Waiting { class: number, count, rung: 0 })
+        };
+        classes.iter().enumerate().filter_map(waits).collect()
     }
 
     /// Packs the pieces from `from` on, tier by tier, on top of what is open.
@@ -273,7 +316,8 @@ impl Solver<'_> {
         from: usize,
         open: &mut pack::Opened,
         outcome: &mut Outcome,
-    ) -> Vec<Waiting> {
+    ) -> (Vec<Waiting>, Averse) {
+        let mut averse = Averse::Stays;
         *open = packing.open;
         outcome.allowance = packing.allowance;
         outcome.limited |= packing.limited;
@@ -286,6 +330,15 @@ impl Solver<'_> {
                 self.counts.remove(*group, *value, count);
             }
             let class = piece.class;
+            for constraint in
+                classes[class].rules.hard.iter().filter(|one| one.kind == ConstraintKind::AntiAffinity)
+            {
+                let Domain::Label(key) = self.topology.domain(constraint.group) else { continue };
+                if let Some((_, value)) = piece.pins.iter().find(|(one, _)| *one == key) {
+                    self.counts.remove_averse(constraint.group, *value, count);
+                    averse = Averse::GaveUp;
+                }
+            }
             let rung = piece.rung + 1;
             let steps_down = rung < classes[class].ladder.rungs.len();
             if !piece.pins.is_empty() && !steps_down {
@@ -300,7 +353,7 @@ impl Solver<'_> {
         let mut waiting: Vec<Waiting> =
             waiting.into_iter().map(|((class, rung), count)| Waiting { class, count, rung }).collect();
         waiting.sort_unstable_by_key(|one| (one.class, one.rung));
-        waiting
+        (waiting, averse)
     }
 
     /// Classes of a gang of which too few pods were placed; the least important gang first, then the last by name.
@@ -338,6 +391,86 @@ impl Solver<'_> {
             outcome.take_back(class);
         }
         outcome.unkept.clear();
+    }
+
+    /// Takes pods off machines that do not have the company they must have: it got another machine in the end, or came to be
+    /// on one when the first of them was on its own already.
+    fn leave_out_alone(&mut self, classes: &[Class<'_>], outcome: &mut Outcome) {
+        if classes.iter().any(|class| !class.host.needs.is_empty()) {
+            // Each that goes may have been the company of another.
+            while self.leave_out_some_alone(classes, outcome) {}
+        }
+    }
+
+    fn leave_out_some_alone(&mut self, classes: &[Class<'_>], outcome: &mut Outcome) -> bool {
+        let counts = &self.counts;
+        // `held` is how many pods of a group are on the machine.
+        let is_alone = |host: &HostRules, held: &dyn Fn(u32) -> u64| {
+            host.needs.iter().any(|need| match host.counted.binary_search(&need.group) {
+                Ok(_) => held(need.group) < 2 && held(need.group) < counts.anywhere(need.group),
+                Err(_) => held(need.group) == 0,
+            })
+        };
+        let pieces = &outcome.settled.pieces;
+        let mut dropped: Vec<(usize, u64)> = Vec::new();
+        for bin in &mut outcome.bins {
+            loop {
+                let held = |group: u32| -> u64 {
+                    let counted = |piece: usize| pieces[piece].host.counted.binary_search(&group).is_ok();
+                    bin.pods.iter().filter(|(piece, _)| counted(*piece)).map(|(_, count)| count).sum()
+                };
+                let alone = bin.pods.iter().find(|(piece, _)| is_alone(&pieces[*piece].host, &held)).copied();
+                let Some(one) = alone else { break };
+                bin.pods.retain(|pod| *pod != one);
+                dropped.push(one);
+            }
+        }
+        let mut from_places: Vec<(usize, usize, u64)> = Vec::new();
+        for (place, class, count) in &outcome.settled.placed {
+            let held = |group: u32| u64::from(self.places[*place].occupancy.count(group));
+            if is_alone(&classes[*class].host, &held) {
+                from_places.push((*place, *class, *count));
+            }
+        }
+        outcome.bins.retain(|bin| !bin.pods.is_empty());
+        let any = !dropped.is_empty() || !from_places.is_empty();
+        for (piece, count) in dropped {
+            let piece = &mut outcome.settled.pieces[piece];
+            piece.count -= count;
+            for (group, value) in piece.counted.iter() {
+                self.counts.remove(*group, *value, u32::try_from(count).unwrap_or(u32::MAX));
+            }
+            let (class, pins) = (piece.class, piece.pins.clone());
+            outcome.settled.give_back(class, &pins, count);
+            outcome.left[class] += count;
+        }
+        for one in from_places {
+            outcome.settled.placed.retain(|placed| *placed != one);
+            let (place, class, count) = one;
+            outcome.settled.give_back(class, &Pins::new(), count);
+            outcome.left[class] += count;
+            for group in &classes[class].host.counted {
+                self.counts.remove(*group, None, u32::try_from(count).unwrap_or(u32::MAX));
+            }
+            self.replay(classes, place, &outcome.settled.placed);
+        }
+        any
+    }
+
+    /// Makes a place what it was before this decision, with what is still put there.
+    fn replay(&mut self, classes: &[Class<'_>], place: usize, placed: &[(usize, usize, u64)]) {
+        let Some((room, occupancy)) = self.touched.get(&place).cloned() else { return };
+        let one = &mut self.places[place];
+        (one.room, one.occupancy) = (room, occupancy);
+        for (_, class, count) in placed.iter().filter(|(at, ..)| *at == place) {
+            let class = &classes[*class];
+            for axis in one.occupancy.volumes_to_attach(&class.host).collect::<SmallVec<[u16; 2]>>() {
+                let room = &mut one.room[usize::from(axis)];
+                *room = room.saturating_sub(1);
+            }
+            take(&mut one.room, &class.requests, *count);
+            one.occupancy.add(&class.host, *count);
+        }
     }
 
     /// Classes, by domain, that must be with pods that did not get a machine there after all.

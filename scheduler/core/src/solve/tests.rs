@@ -264,3 +264,39 @@ fn unlike_pods_get_machines_that_suit_them_together() {
     let (price, bound) = (plan.totals.price.usd(), plan.totals.lower_bound.usd());
     assert!(price <= 1.06 * bound, "{price} against a bound of {bound}");
 }
+
+/// A limit of machines keeps some pods out: whoever still fits beside others is not.
+#[test]
+fn room_on_the_last_machine_under_a_limit_is_used() {
+    use crate::model::{HostPort, Limits, PodSpec, Protocol};
+    let small = plain("small", 2, 2, 0.01);
+    let large = plain("large", 7, 14, 0.01);
+    // They leave it open which of two teams their machine is of.
+    let teams = vec![Requirement::is_in("team", ["a", "b"])];
+    let mut all = pods("important", 13, &PodSpec { node_selector: teams, ..spec(50, 3172) });
+    all.iter_mut().for_each(|pod| pod.priority = 2);
+    let port = HostPort { ip: None, port: 80, protocol: Protocol::Tcp };
+    all.extend(pods("port", 4, &PodSpec { host_ports: vec![port], ..spec(50, 4821) }));
+    let mut input = snapshot(vec![small, large], all);
+    input.pools[0].requirements.push(Requirement::is_in("team", ["a", "b", "c"]));
+    input.pools[0].limits = Limits { nodes: Some(5), ..Limits::default() };
+    let plan = solved(&input);
+    assert_eq!(plan.totals.pods, 15, "{:?}", plan.unschedulable);
+}
+
+/// As many machines as pods that keep each other away, of which one needs more of something than the rest.
+#[test]
+fn pods_that_hold_one_port_get_a_machine_each() {
+    use crate::model::{AttachedVolume, HostPort, PodSpec, Protocol};
+    let port = HostPort { ip: None, port: 80, protocol: Protocol::Tcp };
+    let held = |cpu, mib| PodSpec { host_ports: vec![port.clone()], ..spec(cpu, mib) };
+    let mut all = pods("memory", 4, &held(50, 6145));
+    all.extend(pods("cpu", 1, &held(2001, 50)));
+    let mut input = snapshot(vec![plain("small", 2, 2, 0.01), plain("large", 6, 18, 0.01)], all);
+    assert_eq!(solved(&input).totals.nodes, 5);
+    for (index, pod) in input.pods.iter_mut().enumerate() {
+        let volume = |id: &str| AttachedVolume { driver: "disk".into(), id: id.into() };
+        pod.volumes = [volume(&format!("own-{index}")), volume("shared")].into();
+    }
+    assert_eq!(solved(&input).totals.nodes, 5);
+}

@@ -3,6 +3,7 @@
 use super::Packer;
 use super::machine::Bin;
 use crate::solve::axes::{take, times};
+use crate::solve::catalog::Shape;
 
 impl Packer<'_, '_> {
     /// Puts pods on the first `joined` machines that are open, as far as there is room.
@@ -32,8 +33,7 @@ impl Packer<'_, '_> {
         if shape.tier != one.tier
             || bin.mask & one.masks[bin.shape] == 0
             || times(&one.requests, &bin.room) == 0
-            || one.loose
-            || bin.loose
+            || one.loose && !agrees(one, bin, shape)
             // What is left of its NUMA nodes is not kept.
             || shape.numa.is_some() && !one.aligned.is_empty()
         {
@@ -54,6 +54,12 @@ impl Packer<'_, '_> {
         }
         count
     }
+}
+
+/// Whether there is a value that all can agree on, for each label that the machine could get more than one value of.
+fn agrees(one: &super::Demand, bin: &Bin, shape: &Shape<'_>) -> bool {
+    let both = bin.requirements.intersect(&one.requirements);
+    both.iter().all(|(key, set)| !set.is_empty() && shape.offered.could_satisfy(key, set))
 }
 
 /// How many pods of a demand fit beside those that a machine has, by room and by rules.
@@ -85,6 +91,7 @@ pub(super) fn put(one: &super::Demand, bin: &mut Bin, count: u64) {
     take(&mut bin.room, &one.requests, count);
     bin.occupancy.add(&one.host, count);
     bin.mask &= one.masks[bin.shape];
+    bin.loose |= one.loose;
     if !one.requirements.is_empty() {
         bin.requirements = bin.requirements.intersect(&one.requirements);
     }

@@ -107,6 +107,8 @@ struct Packer<'a, 's> {
     active: Vec<usize>,
     /// The most that machines should have where rules force how many there are, by axis; else empty.
     moderate: Vec<u64>,
+    /// Whether machines of moderate size hold none of what is left, so that any size will do.
+    any_size: bool,
     allowance: &'a mut Allowance,
     opened: &'a mut Opened,
 }
@@ -131,6 +133,7 @@ pub(super) fn pack(
         worth: Vec::new(),
         active: Vec::new(),
         moderate: Vec::new(),
+        any_size: false,
         allowance,
         opened,
     };
@@ -181,6 +184,12 @@ impl Packer<'_, '_> {
                     if self.best(candidates, &usable).is_some() {
                         continue;
                     }
+                }
+                if !self.moderate.is_empty() {
+                    self.any_size = true;
+                    self.moderate.clear();
+                    priced_at = f64::INFINITY;
+                    continue;
                 }
                 break;
             };
@@ -342,6 +351,9 @@ impl Packer<'_, '_> {
     /// Where rules force a number of machines, leaves out those far larger than the average of them will be: filled first, they
     /// would leave the others nothing but the pods that force them.
     fn leave_out_large(&mut self, candidates: &[Candidate], usable: &mut Vec<usize>, total: &[u64]) {
+        if self.any_size {
+            return;
+        }
         let forced = self.kinds.forced_machines(total);
         if forced >= 2 {
             let average = total.iter().map(|total| (total / forced).saturating_add(total / forced / 2));

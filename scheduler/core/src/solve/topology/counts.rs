@@ -126,6 +126,13 @@ impl Counts {
         *averse = averse.saturating_add(count);
     }
 
+    /// Takes back pods that wanted none of the group beside them.
+    pub(in crate::solve) fn remove_averse(&mut self, group: GroupId, value: usize, count: u32) {
+        let averse = slot(&mut self.groups[group as usize].averse, value);
+        self.changes.push(Change::Averse { group, value, before: *averse });
+        *averse = averse.saturating_sub(count);
+    }
+
     /// Remembers the constraints of planned pods in a domain, so that later ones do not break them.
     pub(in crate::solve) fn bind(&mut self, constraint: Constraint, value: usize, count: u32) {
         let group = constraint.group;

@@ -17,4 +17,4 @@ mod tests;
 
 pub(super) use self::counts::Counts;
 pub(super) use self::group::{Domain, GroupId, Topology};
-pub(super) use self::rules::{ClassRules, Constraint, ConstraintKind, Soft, apply_wish};
+pub(super) use self::rules::{ClassRules, Constraint, ConstraintKind, Soft, apply_wish, makes_groups};

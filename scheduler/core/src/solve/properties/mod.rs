@@ -1,15 +1,17 @@
 //! What holds for every snapshot: plans are valid, nothing is left out without need, and the input's order does not show.
 
+mod together;
+
 use assay_shared::labels::{karpenter, kubernetes};
 use proptest::prelude::*;
 
-use super::testing::*;
 use crate::catalog::{CapacityType, InstanceType};
 use crate::model::{
     Limits, NodePool, Pod, PodSpec, PreferredTerm, Snapshot, Taint, TaintEffect, Toleration,
     TolerationOperator,
 };
 use crate::requirement::{Operator, Requirement};
+use crate::solve::testing::*;
 use crate::solve::{SolveOptions, solve};
 
 fn types() -> impl Strategy<Value = Vec<InstanceType>> {
