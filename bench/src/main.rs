@@ -51,6 +51,9 @@ enum Command {
         /// Only sets of pods with this in their names; the page of results is left as it is.
         #[arg(long, value_name = "TEXT")]
         only: Option<String>,
+        /// Steps of the optimiser, where not those of a plan.
+        #[arg(long)]
+        steps: Option<u64>,
     },
     /// How the time of a solve grows with pods, instance types and nodes.
     Growth,
@@ -87,7 +90,7 @@ fn main() -> anyhow::Result<()> {
             solver::run()
         }
         Command::Fleet => fleet::run(),
-        Command::Cost { only } => cost::run(&report::machine(), only.as_deref()),
+        Command::Cost { only, steps } => cost::run(&report::machine(), only.as_deref(), steps),
         Command::Growth => growth::run(),
         Command::Warm => warm::run(),
         Command::Karpenter { most, only, alone } => karpenter::run(most, only.as_deref(), alone),

@@ -27,13 +27,15 @@ use self::data::Table;
 use self::pods::PodSet;
 use self::problem::NVIDIA;
 
-/// Steps of the optimiser where it is measured alone: about a second.
-const STEPS: u64 = 1_000_000_000;
+/// Steps of the optimiser where it is measured alone: those of a plan.
+fn default_steps() -> u64 {
+    SolveOptions::default().steps
+}
 
 const REPORT: &str = "bench/results/cost.md";
 
 /// Runs everything, or the sets of pods with `only` in their names, and prints it; where the data is not there, says so.
-pub(crate) fn run(machine: &str, only: Option<&str>) -> anyhow::Result<()> {
+pub(crate) fn run(machine: &str, only: Option<&str>, steps: Option<u64>) -> anyhow::Result<()> {
     let Some(folder) = data::folder() else {
         println!("../shared/data is not there: nothing to measure");
         return Ok(());
@@ -53,11 +55,11 @@ pub(crate) fn run(machine: &str, only: Option<&str>) -> anyhow::Result<()> {
         ("115 sizes with raw capacity, eastus, on demand, prices repaired", extract(&folder)?),
     ];
     for (name, types) in catalogues {
-        let text = table(&sets, name, &types)?;
+        let text = table(&sets, name, &types, steps.unwrap_or_else(default_steps))?;
         print!("{text}");
         report.push_str(&text);
     }
-    if only.is_some() {
+    if only.is_some() || steps.is_some() {
         return Ok(());
     }
     for archive in ["New", "Panigrahy"] {
@@ -182,19 +184,19 @@ struct Row {
     alone_time: Duration,
 }
 
-fn measure(set: &PodSet, types: &[InstanceType]) -> anyhow::Result<Row> {
+fn measure(set: &PodSet, types: &[InstanceType], steps: u64) -> anyhow::Result<Row> {
     let problem: Problem = problem::problem(set, types);
     let karpenter = problem::karpenter(&problem);
     problem.check(&karpenter).with_context(|| format!("{}: Karpenter's way", set.name))?;
     let snapshot = snapshot(set, types);
     let started = Instant::now();
-    let plan = solve(&snapshot, &SolveOptions::default());
+    let plan = solve(&snapshot, &SolveOptions { steps, ..SolveOptions::default() });
     let plan_time = started.elapsed();
     let started = Instant::now();
-    let alone = improve(&problem, &karpenter, STEPS);
+    let alone = improve(&problem, &karpenter, steps);
     let alone_time = started.elapsed();
     problem.check(&alone.packing).with_context(|| format!("{}: the optimiser", set.name))?;
-    let bound = lower_bound(&problem, 2 * STEPS)
+    let bound = lower_bound(&problem, 2 * default_steps())
         .max(alone.lower_bound)
         .max(if plan.unschedulable.is_empty() { plan.totals.lower_bound } else { UsdPerHour::ZERO });
     let row = Row {
@@ -216,7 +218,7 @@ fn measure(set: &PodSet, types: &[InstanceType]) -> anyhow::Result<Row> {
     Ok(row)
 }
 
-fn table(sets: &[PodSet], catalogue: &str, types: &[InstanceType]) -> anyhow::Result<String> {
+fn table(sets: &[PodSet], catalogue: &str, types: &[InstanceType], steps: u64) -> anyhow::Result<String> {
     let mut text = String::new();
     writeln!(text, "## Cost by lower bound: {catalogue} ({} types)\n", types.len())?;
     writeln!(
@@ -227,7 +229,7 @@ fn table(sets: &[PodSet], catalogue: &str, types: &[InstanceType]) -> anyhow::Re
     let (mut plans, mut alones) = (Vec::new(), Vec::new());
     for set in sets {
         let set = fitting(set, types);
-        let row = measure(&set, types)?;
+        let row = measure(&set, types, steps)?;
         let over = |price: UsdPerHour| price.usd() / row.bound.usd();
         let planned = row.plan.map_or(f64::INFINITY, over);
         plans.push(planned);

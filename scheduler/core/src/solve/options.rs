@@ -27,7 +27,7 @@ impl Default for SolveOptions {
             first_claim: 1,
             attempts: 4,
             min_values: MinValues::Strict,
-            steps: 600_000_000,
+            steps: 150_000_000,
             explain: false,
         }
     }

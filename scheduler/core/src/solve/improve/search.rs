@@ -69,6 +69,8 @@ const DIVE: Effort = Effort {
 const POOL_AT_MOST: usize = 20_000;
 /// Rows of one linear program, at most.
 const ROWS_AT_MOST: usize = 320;
+/// A packing within one part in so many of the lower bound is not worth more work.
+const CLOSE_ENOUGH: u64 = 2_000;
 /// Choices of bins that are completed.
 const MIXES: usize = 4;
 /// Kinds of items in the bins that are emptied together, more or less.
@@ -113,7 +115,7 @@ impl<'m> Search<'m> {
     }
 
     fn done(&self) -> bool {
-        self.budget <= 0 || self.best_cost <= self.lower_bound.0
+        self.budget <= 0 || self.best_cost - self.best_cost / CLOSE_ENOUGH <= self.lower_bound.0
     }
 
     /// Only the lower bound.
