@@ -10,5 +10,6 @@
 pub mod cli;
 pub mod demo;
 pub mod fleet;
+pub mod kube;
 pub mod manifest;
 pub mod sim;

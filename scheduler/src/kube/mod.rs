@@ -1,0 +1,5 @@
+//! The Kubernetes driver: what runs the core against an API server.
+//!
+//! All deciding is in `assay-core`. Here objects become facts, and decisions become API calls.
+
+pub mod api;
