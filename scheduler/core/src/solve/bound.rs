@@ -119,12 +119,12 @@ pub(super) struct Demand {
 }
 
 /// No plan can place these pods on new machines for less.
-pub(super) fn lower_bound(catalog: &Catalog<'_>, demands: &[Demand]) -> UsdPerHour {
+pub(super) fn lower_bound(catalog: &Catalog, demands: &[Demand]) -> UsdPerHour {
     components(catalog, demands).into_iter().map(|members| bound_of(catalog, &members)).sum()
 }
 
 /// Demands that share shapes, directly or through others: machines are never shared between components.
-fn components<'d>(catalog: &Catalog<'_>, demands: &'d [Demand]) -> Vec<Vec<&'d Demand>> {
+fn components<'d>(catalog: &Catalog, demands: &'d [Demand]) -> Vec<Vec<&'d Demand>> {
     let mut component: Vec<Option<usize>> = vec![None; catalog.shapes.len()];
     let mut members: Vec<Vec<&Demand>> = Vec::new();
     for demand in demands.iter().filter(|demand| demand.count > 0) {
@@ -153,7 +153,7 @@ fn components<'d>(catalog: &Catalog<'_>, demands: &'d [Demand]) -> Vec<Vec<&'d D
     members
 }
 
-fn bound_of(catalog: &Catalog<'_>, demands: &[&Demand]) -> UsdPerHour {
+fn bound_of(catalog: &Catalog, demands: &[&Demand]) -> UsdPerHour {
     let mut total: Amounts = Amounts::from_elem(0, catalog.axes.len());
     for demand in demands {
         for (total, one) in total.iter_mut().zip(&demand.requests) {

@@ -4,6 +4,7 @@
 //! type, one instance type makes several shapes, so that a shape always has one amount of room.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use assay_shared::labels::{azure, hardware, karpenter, kubernetes};
 use assay_shared::units::UsdPerHour;
@@ -21,22 +22,74 @@ use crate::requirement::{Requirements, ValueSet};
 const OFFERINGS_PER_SHAPE: usize = u64::BITS as usize;
 
 #[derive(Debug)]
-pub(super) struct Catalog<'s> {
+pub(super) struct Catalog {
     pub(super) axes: Axes,
     /// By weight, heaviest first, then by name.
-    pub(super) pools: Vec<Pool<'s>>,
-    pub(super) shapes: Vec<Shape<'s>>,
+    pub(super) pools: Vec<Pool>,
+    pub(super) shapes: Vec<Shape>,
     /// For each pool, its shapes that can be paid for with their lowest price, cheapest first, then by name.
     pub(super) by_price: Vec<Vec<(UsdPerHour, usize)>>,
     /// Shapes of one instance type in one pool, at most.
     pub(super) siblings: usize,
     /// Whether the kubelet of some machine insists on NUMA nodes.
     pub(super) aligns: bool,
+    market: Market,
+}
+
+/// What decides which machines a pool can buy, and what will run on them before any pod does.
+#[derive(Debug)]
+struct Market {
+    classes: Vec<NodeClass>,
+    daemon_sets: Vec<DaemonSet>,
+    instance_types: BTreeMap<String, Arc<Vec<InstanceType>>>,
+}
+
+impl Market {
+    fn of(snapshot: &Snapshot) -> Self {
+        Self {
+            classes: snapshot.classes.clone(),
+            daemon_sets: snapshot.daemon_sets.clone(),
+            instance_types: snapshot.instance_types.clone(),
+        }
+    }
+
+    /// What a pool could buy.
+    fn types_of(&self, pool: &NodePool) -> impl Iterator<Item = TypeRef> {
+        let list = self.instance_types.get(&*pool.types_key()).map(Arc::clone).unwrap_or_default();
+        (0..list.len()).map(move |index| TypeRef { list: Arc::clone(&list), index })
+    }
+
+    /// The class of a pool's nodes.
+    fn class_of(&self, pool: &NodePool) -> Option<&NodeClass> {
+        self.classes.iter().find(|class| class.name == pool.node_class)
+    }
+}
+
+/// One instance type of a list that is shared.
+#[derive(Debug, Clone)]
+pub(super) struct TypeRef {
+    list: Arc<Vec<InstanceType>>,
+    index: usize,
+}
+
+impl std::ops::Deref for TypeRef {
+    type Target = InstanceType;
+
+    fn deref(&self) -> &InstanceType {
+        &self.list[self.index]
+    }
+}
+
+impl TypeRef {
+    /// Whether both are the same type of the same list.
+    pub(super) fn is(&self, other: &Self) -> bool {
+        self.index == other.index && Arc::ptr_eq(&self.list, &other.list)
+    }
 }
 
 #[derive(Debug)]
-pub(super) struct Pool<'s> {
-    pub(super) pool: &'s NodePool,
+pub(super) struct Pool {
+    pub(super) pool: Arc<NodePool>,
     /// Pools of equal weight are one tier: price decides between them.
     pub(super) tier: usize,
     /// Requirements and labels of its nodes, or what is wrong with them.
@@ -44,10 +97,10 @@ pub(super) struct Pool<'s> {
 }
 
 #[derive(Debug, Clone)]
-pub(super) struct Shape<'s> {
+pub(super) struct Shape {
     pub(super) pool: usize,
     pub(super) tier: usize,
-    pub(super) instance_type: &'s InstanceType,
+    pub(super) instance_type: TypeRef,
     /// Labels its nodes can have, zone and capacity type aside.
     pub(super) offered: Requirements,
     /// What the DaemonSets will take.
@@ -57,7 +110,7 @@ pub(super) struct Shape<'s> {
     /// The same with names.
     pub(super) room_list: ResourceList,
     /// Allowed by the pool; bit `i` of a mask is `offerings[i]`.
-    pub(super) offerings: Vec<Sold<'s>>,
+    pub(super) offerings: Vec<Sold>,
     /// Offerings that can be had now.
     pub(super) available: u64,
     /// Offerings that draw on no reservation.
@@ -69,26 +122,26 @@ pub(super) struct Shape<'s> {
     /// Who is on a new machine before any pod is: its DaemonSets.
     pub(super) occupancy: Occupancy,
     /// The label that machines of the type have by chance and those of the shape for certain: others are returned.
-    pub(super) drawn: Option<&'s str>,
+    pub(super) drawn: Option<String>,
 }
 
 /// An offering, and what a machine of the shape costs by it: for a lottery, with the machines that are returned.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Sold<'s> {
-    pub(super) offering: &'s Offering,
+#[derive(Debug, Clone)]
+pub(super) struct Sold {
+    pub(super) offering: Offering,
     /// Expected price: the list price by the chance that a machine is one of the shape.
     pub(super) price: UsdPerHour,
 }
 
-impl std::ops::Deref for Sold<'_> {
+impl std::ops::Deref for Sold {
     type Target = Offering;
 
     fn deref(&self) -> &Offering {
-        self.offering
+        &self.offering
     }
 }
 
-impl Shape<'_> {
+impl Shape {
     /// List price of the cheapest offering of `mask`, whatever the chances.
     pub(super) fn list_price(&self, mask: u64) -> Option<UsdPerHour> {
         self.cheapest(mask).map(|offering| offering.price)
@@ -97,7 +150,7 @@ impl Shape<'_> {
     /// Cheapest offering of `mask`: by price, then capacity type and zone.
     pub(super) fn cheapest(&self, mask: u64) -> Option<&Offering> {
         let allowed = self.offerings.iter().enumerate().filter(|(bit, _)| mask & (1 << bit) != 0);
-        allowed.map(|(_, sold)| sold.offering).min_by_key(|o| (o.price, o.capacity_type, &o.zone))
+        allowed.map(|(_, sold)| &sold.offering).min_by_key(|o| (o.price, o.capacity_type, &o.zone))
     }
 
     /// Price of the cheapest offering of `mask`.
@@ -117,7 +170,7 @@ impl Shape<'_> {
     /// Offerings for which `allowed` holds.
     pub(super) fn mask_where(&self, allowed: impl Fn(&Offering) -> bool) -> u64 {
         let bits = self.offerings.iter().enumerate();
-        bits.filter(|(_, sold)| allowed(sold.offering)).fold(0, |mask, (bit, _)| mask | 1 << bit)
+        bits.filter(|(_, sold)| allowed(&sold.offering)).fold(0, |mask, (bit, _)| mask | 1 << bit)
     }
 
     /// Offerings that can satisfy one requirement.
@@ -128,7 +181,7 @@ impl Shape<'_> {
                 self.mask_where(|offering| set.allows(offering.capacity_type.as_str()))
             }
             // What was drawn may be any of the values that were wanted.
-            _ if self.drawn == Some(key)
+            _ if self.drawn.as_deref() == Some(key)
                 && self.offered.get(key).is_none_or(|drawn| drawn.intersect(set) != *drawn) =>
             {
                 0
@@ -147,36 +200,37 @@ impl Shape<'_> {
     }
 }
 
-impl Shape<'_> {
+impl Shape {
     /// Whether the kubelet of an empty machine would take a pod with these containers.
     pub(super) fn aligns(&self, containers: &[AlignedRequest]) -> bool {
         containers.is_empty() || self.numa.clone().is_none_or(|mut room| room.take(containers))
     }
 }
 
-impl<'s> Catalog<'s> {
-    pub(super) fn compile(snapshot: &'s Snapshot) -> Self {
+impl Catalog {
+    pub(super) fn compile(snapshot: &Snapshot) -> Self {
         let axes = Axes::of(snapshot);
+        let market = Market::of(snapshot);
         let mut order: Vec<&NodePool> = snapshot.pools.iter().collect();
         order.sort_by(|a, b| b.weight.cmp(&a.weight).then_with(|| a.name.cmp(&b.name)));
-        let mut pools: Vec<Pool<'s>> = Vec::with_capacity(order.len());
+        let mut pools: Vec<Pool> = Vec::with_capacity(order.len());
         for pool in order {
             let tier = match pools.last() {
                 Some(last) if last.pool.weight == pool.weight => last.tier,
                 Some(last) => last.tier + 1,
                 None => 0,
             };
-            pools.push(Pool { pool, tier, requirements: pool_requirements(pool) });
+            pools.push(Pool { pool: Arc::new(pool.clone()), tier, requirements: pool_requirements(pool) });
         }
         let drawn = drawn_for(snapshot);
-        let mut shapes: Vec<Shape<'s>> = Vec::new();
+        let mut shapes: Vec<Shape> = Vec::new();
         for (index, pool) in pools.iter().enumerate() {
             let Ok(requirements) = &pool.requirements else { continue };
-            let daemon_sets = daemon_sets_of(snapshot, pool.pool);
-            for instance_type in snapshot.instance_types_of(pool.pool) {
-                let place = (index, pool.tier, class_of(snapshot, pool.pool));
+            let daemon_sets = daemon_sets_of(&market.daemon_sets, &pool.pool);
+            for instance_type in market.types_of(&pool.pool) {
+                let place = (index, pool.tier, market.class_of(&pool.pool));
                 let mut add = |drawn| {
-                    add_shapes(&mut shapes, &axes, place, requirements, &daemon_sets, instance_type, drawn);
+                    add_shapes(&mut shapes, &axes, place, requirements, &daemon_sets, &instance_type, drawn);
                 };
                 add(None);
                 if !instance_type.lotteries.is_empty() {
@@ -186,17 +240,17 @@ impl<'s> Catalog<'s> {
         }
         let mut by_price = vec![Vec::new(); pools.len()];
         let mut siblings = 1;
-        let mut run: (usize, Option<&InstanceType>, usize) = (0, None, 0);
+        let mut run: (usize, Option<&TypeRef>, usize) = (0, None, 0);
         for (index, shape) in shapes.iter().enumerate() {
             if let Some(price) = shape.price(shape.available & shape.paid) {
                 by_price[shape.pool].push((price, index));
             }
             // Shapes of one type stand together.
             run = match run {
-                (pool, Some(one), count) if pool == shape.pool && std::ptr::eq(one, shape.instance_type) => {
+                (pool, Some(one), count) if pool == shape.pool && one.is(&shape.instance_type) => {
                     (pool, Some(one), count + 1)
                 }
-                _ => (shape.pool, Some(shape.instance_type), 1),
+                _ => (shape.pool, Some(&shape.instance_type), 1),
             };
             siblings = siblings.max(run.2);
         }
@@ -207,30 +261,20 @@ impl<'s> Catalog<'s> {
             });
         }
         let aligns = shapes.iter().any(|shape| shape.numa.is_some());
-        Self { axes, pools, shapes, by_price, siblings, aligns }
+        Self { axes, pools, shapes, by_price, siblings, aligns, market }
     }
 
     /// Shapes that a pool could buy if its requirements were these.
-    pub(super) fn shapes_if(
-        &self,
-        snapshot: &'s Snapshot,
-        index: usize,
-        requirements: &Requirements,
-    ) -> Vec<Shape<'s>> {
+    pub(super) fn shapes_if(&self, index: usize, requirements: &Requirements) -> Vec<Shape> {
         let pool = &self.pools[index];
-        let daemon_sets = daemon_sets_of(snapshot, pool.pool);
+        let daemon_sets = daemon_sets_of(&self.market.daemon_sets, &pool.pool);
         let mut shapes = Vec::new();
-        for instance_type in snapshot.instance_types_of(pool.pool) {
-            let place = (index, pool.tier, class_of(snapshot, pool.pool));
-            add_shapes(&mut shapes, &self.axes, place, requirements, &daemon_sets, instance_type, None);
+        for instance_type in self.market.types_of(&pool.pool) {
+            let place = (index, pool.tier, self.market.class_of(&pool.pool));
+            add_shapes(&mut shapes, &self.axes, place, requirements, &daemon_sets, &instance_type, None);
         }
         shapes
     }
-}
-
-/// The class of a pool's nodes.
-fn class_of<'s>(snapshot: &'s Snapshot, pool: &NodePool) -> Option<&'s NodeClass> {
-    snapshot.classes.iter().find(|class| class.name == pool.node_class)
 }
 
 /// Chances below this are none: more machines would be returned than anybody wants to draw.
@@ -276,9 +320,9 @@ fn pool_requirements(pool: &NodePool) -> Result<Requirements, String> {
 type DaemonTerms<'s> = (&'s DaemonSet, Vec<Requirements>);
 
 /// DaemonSets whose pods tolerate the pool's taints. One that cannot be read never runs.
-fn daemon_sets_of<'s>(snapshot: &'s Snapshot, pool: &NodePool) -> Vec<DaemonTerms<'s>> {
+fn daemon_sets_of<'s>(daemon_sets: &'s [DaemonSet], pool: &NodePool) -> Vec<DaemonTerms<'s>> {
     let tolerating =
-        snapshot.daemon_sets.iter().filter(|set| untolerated(&pool.taints, &set.spec.tolerations).is_none());
+        daemon_sets.iter().filter(|set| untolerated(&pool.taints, &set.spec.tolerations).is_none());
     tolerating.filter_map(|set| Some((set, required_terms(&set.spec).ok()?))).collect()
 }
 
@@ -298,13 +342,13 @@ pub(super) fn required_terms(spec: &PodSpec) -> Result<Vec<Requirements>, String
         .collect()
 }
 
-fn add_shapes<'s>(
-    shapes: &mut Vec<Shape<'s>>,
+fn add_shapes(
+    shapes: &mut Vec<Shape>,
     axes: &Axes,
     (pool, tier, class): (usize, usize, Option<&NodeClass>),
     requirements: &Requirements,
     daemon_sets: &[DaemonTerms<'_>],
-    instance_type: &'s InstanceType,
+    instance_type: &TypeRef,
     drawn: Option<(&str, &ValueSet)>,
 ) {
     let mut own = instance_type.requirements.clone();
@@ -325,7 +369,7 @@ fn add_shapes<'s>(
     let mut template = Shape {
         pool,
         tier,
-        instance_type,
+        instance_type: instance_type.clone(),
         offered: own.intersect(requirements),
         daemons: ResourceList::default(),
         room: Amounts::new(),
@@ -338,7 +382,7 @@ fn add_shapes<'s>(
         occupancy: Occupancy::default(),
         drawn: drawn
             .and_then(|(key, _)| instance_type.lotteries.iter().find(|lottery| lottery.key == key))
-            .map(|one| one.key.as_str()),
+            .map(|one| one.key.clone()),
     };
     let allowed = |key: &str, value: &str| {
         [requirements, &own].iter().all(|side| side.get(key).is_none_or(|set| set.allows(value)))
@@ -352,13 +396,14 @@ fn add_shapes<'s>(
         })
         .collect();
     for chunk in offerings.chunks(OFFERINGS_PER_SHAPE) {
-        template.offerings = chunk.iter().map(|offering| Sold { offering, price: offering.price }).collect();
+        template.offerings =
+            chunk.iter().map(|one| Sold { offering: Offering::clone(one), price: one.price }).collect();
         // Which DaemonSets run where: one bit per set that differs would do, a list of them is rarely more than one entry.
         let running: Vec<u64> = daemon_sets
             .iter()
             .map(|(_, terms)| terms.iter().fold(0, |mask, term| mask | template.mask_of_all(term)))
             .collect();
-        let mut groups: BTreeMap<(Vec<bool>, usize), Vec<&'s Offering>> = BTreeMap::new();
+        let mut groups: BTreeMap<(Vec<bool>, usize), Vec<&Offering>> = BTreeMap::new();
         let mut overrides: Vec<Option<&OfferingOverrides>> = vec![None];
         for (bit, offering) in chunk.iter().enumerate() {
             let runs = running.iter().map(|mask| mask & (1 << bit) != 0).collect();
@@ -380,7 +425,7 @@ fn add_shapes<'s>(
             let room_list = allocatable.clone() - &daemons;
             let sold = offerings
                 .into_iter()
-                .map(|offering| Sold { offering, price: at_chance(offering.price, chance) });
+                .map(|one| Sold { offering: one.clone(), price: at_chance(one.price, chance) });
             let mut shape = Shape { offerings: sold.collect(), daemons, daemon_ports, ..template.clone() };
             // A type too small for its DaemonSets has no room for pods either.
             shape.room = if shape.daemons.fits(&allocatable) {

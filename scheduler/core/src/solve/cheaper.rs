@@ -4,7 +4,7 @@
 //! Machines with other rules (constraints between their pods, labels they agree on, reservations, `minValues`) stay as they
 //! are, and so do all where the cheaper ones would be over a limit.
 
-use std::rc::Rc;
+use std::sync::Arc;
 
 use assay_shared::units::UsdPerHour;
 use fixedbitset::FixedBitSet;
@@ -33,7 +33,7 @@ const FAR: u64 = 66;
 /// Pods that are packed alike.
 struct Alike {
     pieces: Vec<usize>,
-    masks: Rc<Vec<u64>>,
+    masks: Arc<Vec<u64>>,
     requests: Vec<u64>,
 }
 
@@ -43,7 +43,7 @@ fn limited_groups(pieces: &[Piece]) -> FxHashSet<GroupId> {
     with_pods.flat_map(|piece| piece.host.at_most.iter().map(|(group, _)| *group)).collect()
 }
 
-impl Solver<'_> {
+impl Solver {
     /// Packs an outcome's machines again, tier by tier, where that is cheaper.
     pub(super) fn make_cheaper(&self, classes: &[Class<'_>], outcome: &mut Outcome, steps: u64) {
         let tiers = self.catalog.pools.last().map_or(0, |pool| pool.tier + 1);
@@ -98,7 +98,7 @@ impl Solver<'_> {
         let shape = &self.catalog.shapes[bin.shape];
         shape.tier == tier
             && bin.is_plain()
-            && wanted_variety(self.catalog.pools[shape.pool].pool).is_empty()
+            && wanted_variety(&self.catalog.pools[shape.pool].pool).is_empty()
             && bin.pods.iter().all(|(piece, _)| {
                 let piece = &pieces[*piece];
                 is_free(&piece.host) && (!self.catalog.aligns || classes[piece.class].spec.aligned.is_empty())
@@ -127,8 +127,8 @@ impl Solver<'_> {
             let item = *item_of.entry(*piece).or_insert_with(|| {
                 let one = &pieces[*piece];
                 let requests = &classes[one.class].requests;
-                let item = *items.entry((requests, Rc::as_ptr(&one.masks).addr())).or_insert_with(|| {
-                    let masks = Rc::clone(&one.masks);
+                let item = *items.entry((requests, Arc::as_ptr(&one.masks).addr())).or_insert_with(|| {
+                    let masks = Arc::clone(&one.masks);
                     alike.push(Alike { pieces: Vec::new(), masks, requests: requests.to_vec() });
                     counts.push(0);
                     alike.len() - 1
@@ -184,7 +184,7 @@ impl Solver<'_> {
     fn kinds(&self, alike: &[Alike], tier: usize) -> (Vec<BinKind>, Vec<(usize, u64)>) {
         let (mut kinds, mut of_kind) = (Vec::new(), Vec::new());
         for (index, shape) in self.catalog.shapes.iter().enumerate().filter(|(_, shape)| shape.tier == tier) {
-            if !wanted_variety(self.catalog.pools[shape.pool].pool).is_empty() {
+            if !wanted_variety(&self.catalog.pools[shape.pool].pool).is_empty() {
                 continue;
             }
             let wanted =

@@ -1,7 +1,6 @@
 //! Pending pods, grouped: pods that need the same and are counted alike are one class, and every question about constraints is
 //! asked once per class.
 
-use std::rc::Rc;
 use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
@@ -30,7 +29,7 @@ pub(super) struct Class<'p> {
     /// Alternatives of the required node constraints, or what is wrong with them.
     pub(super) terms: Result<Vec<Requirements>, Flaw>,
     pub(super) rules: ClassRules,
-    pub(super) host: Rc<HostRules>,
+    pub(super) host: Arc<HostRules>,
     pub(super) ladder: Ladder,
     /// Pools whose hard taints it tolerates; of these, those without soft taints it does not tolerate.
     pub(super) pools: Vec<bool>,
@@ -50,7 +49,7 @@ pub(super) enum Flaw {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct ClassKey<'p> {
     pub(super) spec: &'p PodSpec,
-    pub(super) counted: Rc<[GroupId]>,
+    pub(super) counted: Arc<[GroupId]>,
     pub(super) volumes: Volumes,
     pub(super) gang: Option<&'p str>,
     pub(super) priority: i32,
@@ -66,7 +65,7 @@ pub(super) struct Volumes {
 impl<'p> Class<'p> {
     /// A class of one pod so far.
     pub(super) fn new(
-        catalog: &Catalog<'_>,
+        catalog: &Catalog,
         key: &ClassKey<'p>,
         pod: &'p Pod,
         mut rules: ClassRules,
@@ -88,7 +87,7 @@ impl<'p> Class<'p> {
         let clean_pools: Vec<bool> = pools.iter().zip(&clean).map(|(hard, soft)| *hard && *soft).collect();
         let readable = if spec.rejections.is_empty() { terms.as_ref().map_or(0, Vec::len) } else { 0 };
         let ladder = Ladder::of(spec, readable, &rules, preferences, clean_pools != pools);
-        let host = Rc::new(rules.host.clone());
+        let host = Arc::new(rules.host.clone());
         Self {
             spec,
             pods: vec![pod],
@@ -130,7 +129,7 @@ fn terms(spec: &PodSpec) -> Result<Vec<Requirements>, Flaw> {
     Ok(terms)
 }
 
-fn pools_where(catalog: &Catalog<'_>, allowed: impl Fn(&[crate::model::Taint]) -> bool) -> Vec<bool> {
+fn pools_where(catalog: &Catalog, allowed: impl Fn(&[crate::model::Taint]) -> bool) -> Vec<bool> {
     catalog.pools.iter().map(|pool| allowed(&pool.pool.taints)).collect()
 }
 
@@ -152,141 +151,141 @@ pub(super) fn sort(classes: &mut [Class<'_>]) {
 /// Which offerings satisfy what, by shape, remembered: classes share most of their constraints. Equal answers are one list.
 #[derive(Debug, Default)]
 pub(super) struct Masks {
-    by_set: FxHashMap<(String, ValueSet), Rc<Vec<u64>>>,
-    by_lane: FxHashMap<(Requirements, Vec<bool>), Rc<Vec<u64>>>,
+    by_set: FxHashMap<(String, ValueSet), Arc<Vec<u64>>>,
+    by_lane: FxHashMap<(Requirements, Vec<bool>), Arc<Vec<u64>>>,
     /// One key allowed one value only, on top of another list; `usize::MAX` is none of them.
-    pinned: FxHashMap<(usize, usize, usize), Rc<Vec<u64>>>,
-    filtered: FxHashMap<(usize, GroupId, bool), Rc<Vec<u64>>>,
+    pinned: FxHashMap<(usize, usize, usize), Arc<Vec<u64>>>,
+    filtered: FxHashMap<(usize, GroupId, bool), Arc<Vec<u64>>>,
     holds: FxHashMap<(usize, Amounts), bool>,
     cheapest: FxHashMap<usize, u64>,
     /// Keeps every list that a number above stands for.
-    kept: Vec<Rc<Vec<u64>>>,
+    kept: Vec<Arc<Vec<u64>>>,
 }
 
 /// A list by its address, which stays its own for as long as the list is kept.
-fn address(masks: &Rc<Vec<u64>>) -> usize {
-    Rc::as_ptr(masks).addr()
+fn address(masks: &Arc<Vec<u64>>) -> usize {
+    Arc::as_ptr(masks).addr()
 }
 
 impl Masks {
     /// Offerings that can be had now of these pools that satisfy `requirements`.
     pub(super) fn of(
         &mut self,
-        catalog: &Catalog<'_>,
+        catalog: &Catalog,
         requirements: &Requirements,
         pools: &[bool],
-    ) -> Rc<Vec<u64>> {
+    ) -> Arc<Vec<u64>> {
         let key = (requirements.clone(), pools.to_vec());
         if let Some(known) = self.by_lane.get(&key) {
-            return Rc::clone(known);
+            return Arc::clone(known);
         }
-        let open = |shape: &Shape<'_>| if pools[shape.pool] { shape.available } else { 0 };
+        let open = |shape: &Shape| if pools[shape.pool] { shape.available } else { 0 };
         let mut masks: Vec<u64> = catalog.shapes.iter().map(open).collect();
         for (label, set) in requirements.iter() {
             let one = self.by_set.entry((label.to_owned(), set.clone())).or_insert_with(|| {
-                Rc::new(catalog.shapes.iter().map(|shape| shape.mask_of(label, set)).collect())
+                Arc::new(catalog.shapes.iter().map(|shape| shape.mask_of(label, set)).collect())
             });
             masks.iter_mut().zip(one.iter()).for_each(|(mask, one)| *mask &= one);
         }
-        let masks = Rc::new(masks);
-        self.by_lane.insert(key, Rc::clone(&masks));
+        let masks = Arc::new(masks);
+        self.by_lane.insert(key, Arc::clone(&masks));
         masks
     }
 
     /// Of these, the offerings whose machines could have value number `value` of key number `key`.
     pub(super) fn pinned(
         &mut self,
-        catalog: &Catalog<'_>,
-        masks: &Rc<Vec<u64>>,
+        catalog: &Catalog,
+        masks: &Arc<Vec<u64>>,
         (key, name): (usize, &str),
         (value, text): (usize, &str),
-    ) -> Rc<Vec<u64>> {
+    ) -> Arc<Vec<u64>> {
         if let Some(known) = self.pinned.get(&(address(masks), key, value)) {
-            return Rc::clone(known);
+            return Arc::clone(known);
         }
         let set = ValueSet::of([text]);
         let narrowed = masks.iter().zip(&catalog.shapes).map(|(mask, shape)| match *mask {
             0 => 0,
             mask => mask & shape.mask_of(name, &set),
         });
-        let narrowed = Rc::new(narrowed.collect());
-        self.kept.push(Rc::clone(masks));
-        self.pinned.insert((address(masks), key, value), Rc::clone(&narrowed));
+        let narrowed = Arc::new(narrowed.collect());
+        self.kept.push(Arc::clone(masks));
+        self.pinned.insert((address(masks), key, value), Arc::clone(&narrowed));
         narrowed
     }
 
     /// Of these, the offerings whose machines get none of the values of key number `key`, given those that get one.
     pub(super) fn without<'m>(
         &mut self,
-        masks: &Rc<Vec<u64>>,
+        masks: &Arc<Vec<u64>>,
         key: usize,
-        with: impl Iterator<Item = &'m Rc<Vec<u64>>>,
-    ) -> Rc<Vec<u64>> {
+        with: impl Iterator<Item = &'m Arc<Vec<u64>>>,
+    ) -> Arc<Vec<u64>> {
         if let Some(known) = self.pinned.get(&(address(masks), key, usize::MAX)) {
-            return Rc::clone(known);
+            return Arc::clone(known);
         }
         let mut rest = Vec::clone(masks);
         for with in with {
             rest.iter_mut().zip(with.iter()).for_each(|(rest, with)| *rest &= !with);
         }
-        let rest = Rc::new(rest);
-        self.kept.push(Rc::clone(masks));
-        self.pinned.insert((address(masks), key, usize::MAX), Rc::clone(&rest));
+        let rest = Arc::new(rest);
+        self.kept.push(Arc::clone(masks));
+        self.pinned.insert((address(masks), key, usize::MAX), Arc::clone(&rest));
         rest
     }
 
     /// Of these, the offerings that are (not) in `counted`, the list of `group`.
     pub(super) fn filtered(
         &mut self,
-        masks: &Rc<Vec<u64>>,
+        masks: &Arc<Vec<u64>>,
         group: GroupId,
         counted: &[u64],
         inside: bool,
-    ) -> Rc<Vec<u64>> {
+    ) -> Arc<Vec<u64>> {
         if let Some(known) = self.filtered.get(&(address(masks), group, inside)) {
-            return Rc::clone(known);
+            return Arc::clone(known);
         }
         let narrowed = masks.iter().zip(counted);
         let narrowed = narrowed.map(|(mask, counted)| if inside { mask & counted } else { mask & !counted });
-        let narrowed: Rc<Vec<u64>> = Rc::new(narrowed.collect());
-        self.kept.push(Rc::clone(masks));
-        self.filtered.insert((address(masks), group, inside), Rc::clone(&narrowed));
+        let narrowed: Arc<Vec<u64>> = Arc::new(narrowed.collect());
+        self.kept.push(Arc::clone(masks));
+        self.filtered.insert((address(masks), group, inside), Arc::clone(&narrowed));
         narrowed
     }
 
     /// Of these, the offerings whose machines' kubelets take such containers.
     pub(super) fn aligned(
         &mut self,
-        catalog: &Catalog<'_>,
-        masks: Rc<Vec<u64>>,
+        catalog: &Catalog,
+        masks: Arc<Vec<u64>>,
         containers: &[AlignedRequest],
-    ) -> Rc<Vec<u64>> {
+    ) -> Arc<Vec<u64>> {
         if containers.is_empty() || !catalog.aligns {
             return masks;
         }
         let shapes = catalog.shapes.iter().zip(masks.iter());
         let aligned = shapes.map(|(shape, mask)| if shape.aligns(containers) { *mask } else { 0 });
-        let aligned: Rc<Vec<u64>> = Rc::new(aligned.collect());
-        self.kept.push(Rc::clone(&aligned));
+        let aligned: Arc<Vec<u64>> = Arc::new(aligned.collect());
+        self.kept.push(Arc::clone(&aligned));
         aligned
     }
 
     /// Whether one of these offerings makes a machine that holds one such pod.
-    pub(super) fn holds(&mut self, catalog: &Catalog<'_>, masks: &Rc<Vec<u64>>, requests: &Amounts) -> bool {
+    pub(super) fn holds(&mut self, catalog: &Catalog, masks: &Arc<Vec<u64>>, requests: &Amounts) -> bool {
         if let Some(known) = self.holds.get(&(address(masks), requests.clone())) {
             return *known;
         }
         let mut shapes = catalog.shapes.iter().zip(masks.iter());
         let holds = shapes.any(|(shape, mask)| *mask != 0 && fits(requests, &shape.room));
-        self.kept.push(Rc::clone(masks));
+        self.kept.push(Arc::clone(masks));
         self.holds.insert((address(masks), requests.clone()), holds);
         holds
     }
 
     /// Price of the cheapest of these offerings, whatever it holds, in units of [`assay_shared::units::UsdPerHour`].
-    pub(super) fn cheapest(&mut self, catalog: &Catalog<'_>, masks: &Rc<Vec<u64>>) -> u64 {
+    pub(super) fn cheapest(&mut self, catalog: &Catalog, masks: &Arc<Vec<u64>>) -> u64 {
         *self.cheapest.entry(address(masks)).or_insert_with(|| {
-            self.kept.push(Rc::clone(masks));
+            self.kept.push(Arc::clone(masks));
             let prices = catalog.shapes.iter().zip(masks.iter());
             prices.filter_map(|(shape, mask)| Some(shape.price(*mask)?.0)).min().unwrap_or(u64::MAX)
         })
@@ -294,4 +293,4 @@ impl Masks {
 }
 
 /// Labels of pods by address: most pods share theirs with siblings.
-pub(super) type ByLabels = FxHashMap<(*const str, *const Labels), Rc<[GroupId]>>;
+pub(super) type ByLabels = FxHashMap<(*const str, *const Labels), Arc<[GroupId]>>;

@@ -32,7 +32,7 @@ const WHY_AT_MOST: usize = 200;
 
 /// Why `claim` was made of `bin`; `choices` are the shapes that hold it, cheapest first, with their price.
 pub(super) fn explanation(
-    solver: &Solver<'_>,
+    solver: &Solver,
     classes: &[Class<'_>],
     outcome: &Outcome,
     bin: &Bin,
@@ -54,7 +54,7 @@ pub(super) fn explanation(
 }
 
 /// What the pods of a bin take together, volumes they share once.
-fn need(solver: &Solver<'_>, classes: &[Class<'_>], outcome: &Outcome, bin: &Bin) -> Amounts {
+fn need(solver: &Solver, classes: &[Class<'_>], outcome: &Outcome, bin: &Bin) -> Amounts {
     let mut need = Amounts::from_elem(0, solver.catalog.axes.len());
     let mut volumes: SmallVec<[(u16, u32); 4]> = SmallVec::new();
     for (piece, count) in &bin.pods {
@@ -72,15 +72,15 @@ fn need(solver: &Solver<'_>, classes: &[Class<'_>], outcome: &Outcome, bin: &Bin
     need
 }
 
-struct Explained<'a, 'p, 's> {
-    solver: &'a Solver<'s>,
+struct Explained<'a, 'p> {
+    solver: &'a Solver,
     classes: &'a [Class<'p>],
     outcome: &'a Outcome,
     bin: &'a Bin,
     need: Amounts,
 }
 
-impl Explained<'_, '_, '_> {
+impl Explained<'_, '_> {
     /// Types with an offering below `price` in pools that are as important, cheapest first, and why not.
     fn ruled_out(&self, price: UsdPerHour) -> Vec<RuledOut> {
         let catalog = &self.solver.catalog;
@@ -102,7 +102,7 @@ impl Explained<'_, '_, '_> {
                 continue;
             }
             let shape = &catalog.shapes[index];
-            if let Some(why) = self.why_not(index, shape, shape.offerings[bit].offering, 1 << bit) {
+            if let Some(why) = self.why_not(index, shape, &shape.offerings[bit].offering, 1 << bit) {
                 seen.insert(name);
                 let why = clipped(why, WHY_AT_MOST);
                 found.push(RuledOut { name: shape.instance_type.name.clone(), price, why });
@@ -112,9 +112,9 @@ impl Explained<'_, '_, '_> {
     }
 
     /// The first constraint that an offering fails; `None` where it would have done.
-    fn why_not(&self, index: usize, shape: &Shape<'_>, offering: &Offering, bit: u64) -> Option<String> {
+    fn why_not(&self, index: usize, shape: &Shape, offering: &Offering, bit: u64) -> Option<String> {
         let (solver, catalog) = (self.solver, &self.solver.catalog);
-        let pool = catalog.pools[shape.pool].pool;
+        let pool = &catalog.pools[shape.pool].pool;
         let pieces = || self.bin.pods.iter().map(|(piece, _)| &self.outcome.settled.pieces[*piece]);
         let untolerated =
             pieces().find_map(|piece| untolerated(&pool.taints, &self.classes[piece.class].spec.tolerations));

@@ -30,7 +30,7 @@ struct Choice {
 
 /// Shapes of the bin's pool that hold its pods, cheapest first; at least the first `most`.
 fn choices(
-    solver: &Solver<'_>,
+    solver: &Solver,
     classes: &[Class<'_>],
     pieces: &[Piece],
     allowance: &Allowance,
@@ -109,7 +109,7 @@ fn choices(
 
 /// What bins cost once each is the cheapest machine that holds its pods.
 pub(super) fn price(
-    solver: &Solver<'_>,
+    solver: &Solver,
     classes: &[Class<'_>],
     pieces: &[Piece],
     allowance: &Allowance,
@@ -137,7 +137,7 @@ pub(super) fn price(
 
 /// Claims for the bins of an outcome; `next` gives the pods of a class one after the other.
 pub(super) fn claims(
-    solver: &Solver<'_>,
+    solver: &Solver,
     classes: &[Class<'_>],
     outcome: &Outcome,
     allowance: &Allowance,
@@ -160,7 +160,7 @@ pub(super) fn claims(
         let claim = match same {
             Some((_, claim)) => Some(claim.clone()),
             None => {
-                let pool = solver.catalog.pools[solver.catalog.shapes[bin.shape].pool].pool;
+                let pool = &solver.catalog.pools[solver.catalog.shapes[bin.shape].pool].pool;
                 let wanted = wanted_variety(pool);
                 // What is listed must be varied enough: then everything has to be known.
                 let types =
@@ -187,7 +187,7 @@ pub(super) fn claims(
 }
 
 fn claim(
-    solver: &Solver<'_>,
+    solver: &Solver,
     classes: &[Class<'_>],
     pieces: &[Piece],
     choices: &[Choice],
@@ -205,7 +205,7 @@ fn claim(
         let own = &catalog.shapes[choice.shape];
         catalog.shapes.iter().enumerate().any(|(index, other)| {
             other.pool == own.pool
-                && std::ptr::eq(other.instance_type, own.instance_type)
+                && other.instance_type.is(&own.instance_type)
                 && other.available & other.mask_of_all(&bin.requirements) != 0
                 && choices.iter().all(|choice| choice.shape != index)
         })
@@ -282,7 +282,7 @@ fn claim(
 
 /// The choices that a claim lists: the cheapest `most` types, with as many values of each wanted label as there should be.
 fn listed<'c>(
-    catalog: &Catalog<'_>,
+    catalog: &Catalog,
     choices: &[&'c Choice],
     wanted: &[(&str, usize)],
     most: usize,

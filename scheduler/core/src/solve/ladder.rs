@@ -5,7 +5,7 @@
 //! with. Terms given up for the sake of a preference are tried once more, without any preference, before a pod is left out.
 
 use std::cmp::Reverse;
-use std::rc::Rc;
+use std::sync::Arc;
 
 use super::host::HostRules;
 use super::options::Preferences;
@@ -106,20 +106,20 @@ impl Rung {
     pub(super) fn constraints(
         &self,
         rules: &ClassRules,
-        host: &Rc<HostRules>,
+        host: &Arc<HostRules>,
         is_counted: impl Fn(GroupId) -> bool,
-    ) -> (Vec<Constraint>, Rc<HostRules>) {
+    ) -> (Vec<Constraint>, Arc<HostRules>) {
         let mut label = rules.hard.clone();
         let soft = rules.soft_affinity.iter().skip(self.affinity);
         let soft = soft.chain(rules.soft_anti_affinity.iter().skip(self.anti_affinity));
         let mut soft = soft.chain(rules.soft_spread.iter().skip(self.spread)).peekable();
         if soft.peek().is_none() {
-            return (label, Rc::clone(host));
+            return (label, Arc::clone(host));
         }
         let mut with = HostRules::clone(host);
         for one in soft {
             apply_wish(&mut label, &mut with, *one, &is_counted);
         }
-        (label, Rc::new(with))
+        (label, Arc::new(with))
     }
 }

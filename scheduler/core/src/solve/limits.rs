@@ -9,6 +9,61 @@ use rustc_hash::FxHashSet;
 use super::catalog::Catalog;
 use crate::model::{ClaimState, Limits, ResourceList, Snapshot};
 
+/// What the machines of each pool, by index, hold of what its limits name: nodes, and claims whose node has not joined.
+#[derive(Debug, Clone)]
+pub(super) struct Held {
+    pools: Vec<Holding>,
+}
+
+#[derive(Debug, Clone)]
+struct Holding {
+    /// Amount held by limited resource.
+    resources: Vec<(String, u64)>,
+    nodes: u64,
+}
+
+impl Held {
+    /// What the nodes and claims of a snapshot hold.
+    pub(super) fn of(snapshot: &Snapshot, catalog: &Catalog) -> Self {
+        let nothing = |limits: &Limits| Holding {
+            resources: limits.limited.iter().map(|name| (name.clone(), 0)).collect(),
+            nodes: 0,
+        };
+        let mut held = Self { pools: catalog.pools.iter().map(|pool| nothing(&pool.pool.limits)).collect() };
+        let index = |name: &str| catalog.pools.iter().position(|pool| pool.pool.name == name);
+        for node in &snapshot.nodes {
+            if let Some(pool) = node.label(karpenter::NODEPOOL).and_then(index) {
+                held.add(pool, &node.capacity);
+            }
+        }
+        let joined: FxHashSet<&str> = snapshot.nodes.iter().map(|node| &*node.name).collect();
+        for claim in &snapshot.node_claims {
+            let counted = claim.node.as_ref().is_some_and(|node| joined.contains(&**node));
+            // A claim on its way out without a node still is a machine until it is gone.
+            debug_assert!(claim.state <= ClaimState::Terminating);
+            if let (false, Some(pool)) = (counted, index(&claim.pool)) {
+                held.add(pool, &claim.capacity);
+            }
+        }
+        held
+    }
+
+    fn add(&mut self, pool: usize, capacity: &ResourceList) {
+        let held = &mut self.pools[pool];
+        for (name, amount) in &mut held.resources {
+            *amount = amount.saturating_add(capacity.amount(name));
+        }
+        held.nodes += 1;
+    }
+
+    /// How much a pool holds of a resource that it limits; its machines as `nodes`.
+    pub(super) fn amount(&self, pool: usize, name: &str) -> u64 {
+        let held = &self.pools[pool];
+        let resource = || held.resources.iter().find(|(one, _)| one == name).map(|(_, amount)| *amount);
+        if name == "nodes" { held.nodes } else { resource().unwrap_or(0) }
+    }
+}
+
 /// What each pool, by index, may still buy.
 #[derive(Debug, Clone)]
 pub(super) struct Allowance {
@@ -25,36 +80,22 @@ struct Left {
 }
 
 impl Allowance {
-    /// What is left after the nodes and claims that exist.
-    pub(super) fn of(snapshot: &Snapshot, catalog: &Catalog<'_>) -> Self {
-        let left = |limits: &Limits| Left {
-            resources: limits
-                .limited
-                .iter()
-                .map(|name| (name.clone(), limits.resources.amount(name)))
-                .collect(),
-            nodes: limits.nodes,
+    /// What is left beside what is held.
+    pub(super) fn of(held: &Held, catalog: &Catalog) -> Self {
+        let left = |limits: &Limits, held: &Holding| {
+            let resource = |(name, held): &(String, u64)| {
+                (name.clone(), limits.resources.amount(name).saturating_sub(*held))
+            };
+            Left {
+                resources: held.resources.iter().map(resource).collect(),
+                nodes: limits.nodes.map(|nodes| nodes.saturating_sub(held.nodes)),
+            }
         };
-        let mut allowance = Self {
-            pools: catalog.pools.iter().map(|pool| left(&pool.pool.limits)).collect(),
+        let pools = catalog.pools.iter().zip(&held.pools);
+        Self {
+            pools: pools.map(|(pool, held)| left(&pool.pool.limits, held)).collect(),
             reserved: reserved(catalog),
-        };
-        let index = |name: &str| catalog.pools.iter().position(|pool| pool.pool.name == name);
-        for node in &snapshot.nodes {
-            if let Some(pool) = node.label(karpenter::NODEPOOL).and_then(index) {
-                allowance.buy(pool, &node.capacity, 1);
-            }
         }
-        let joined: FxHashSet<&str> = snapshot.nodes.iter().map(|node| &*node.name).collect();
-        for claim in &snapshot.node_claims {
-            let counted = claim.node.as_ref().is_some_and(|node| joined.contains(&**node));
-            // A claim on its way out without a node still is a machine until it is gone.
-            debug_assert!(claim.state <= ClaimState::Terminating);
-            if let (false, Some(pool)) = (counted, index(&claim.pool)) {
-                allowance.buy(pool, &claim.capacity, 1);
-            }
-        }
-        allowance
     }
 
     /// How many machines of this capacity the pool may still buy.
@@ -113,7 +154,7 @@ impl Allowance {
 }
 
 /// Machines left of each reservation: what offerings say of the same one is counted once, at its lowest.
-fn reserved(catalog: &Catalog<'_>) -> BTreeMap<Arc<str>, u64> {
+fn reserved(catalog: &Catalog) -> BTreeMap<Arc<str>, u64> {
     let mut reserved: BTreeMap<Arc<str>, u64> = BTreeMap::new();
     for shape in &catalog.shapes {
         for reservation in shape.offerings.iter().filter_map(|offering| offering.reservation.as_ref()) {

@@ -41,7 +41,6 @@ mod topology;
 mod warm;
 mod why;
 
-use std::rc::Rc;
 use std::sync::Arc;
 
 use assay_shared::units::UsdPerHour;
@@ -51,7 +50,7 @@ use self::axes::Amounts;
 use self::catalog::Catalog;
 use self::classes::{ByLabels, Class, ClassKey, Masks, Volumes};
 use self::host::Occupancy;
-use self::limits::Allowance;
+use self::limits::{Allowance, Held};
 pub use self::options::{MinValues, Preferences, SolveOptions};
 use self::place::Place;
 use self::reach::Reach;
@@ -71,24 +70,25 @@ pub fn solve(snapshot: &Snapshot, options: &SolveOptions) -> Plan {
 
 /// Everything a decision needs to know of a snapshot, and what is remembered between decisions.
 #[derive(Debug)]
-struct Solver<'s> {
-    snapshot: &'s Snapshot,
-    catalog: Catalog<'s>,
+struct Solver {
+    catalog: Catalog,
     /// Machines that exist; those that take pods first.
     places: Vec<Place>,
     open_places: usize,
     topology: Topology,
     counts: Counts,
     masks: Masks,
+    /// What the machines of each pool hold of what is limited.
+    held: Held,
     allowance: Allowance,
     reach: Reach,
-    requirements_known: FxHashMap<Requirements, Rc<Requirements>>,
+    requirements_known: FxHashMap<Requirements, Arc<Requirements>>,
     /// Pods of each gang that run.
     gangs_running: FxHashMap<Arc<str>, u64>,
     /// Places as they were before the present decision touched them.
     touched: FxHashMap<usize, (Amounts, Occupancy)>,
     /// Pods that run, by place: labels and how many.
-    running: Vec<Running<'s>>,
+    running: Vec<Running>,
     /// Groups for which these were counted.
     groups_counted: usize,
     /// Volumes that more than one pod uses, by number.
@@ -97,25 +97,26 @@ struct Solver<'s> {
 
 /// A pod that runs at a place.
 #[derive(Debug)]
-struct Running<'s> {
+struct Running {
     place: usize,
-    pod: &'s Pod,
+    pod: Arc<Pod>,
 }
 
-impl<'s> Solver<'s> {
-    fn new(snapshot: &'s Snapshot) -> Self {
+impl Solver {
+    fn new(snapshot: &Snapshot) -> Self {
         let catalog = Catalog::compile(snapshot);
         let places = place::places(snapshot, &catalog.axes);
         let open_places = places.iter().take_while(|place| place.open).count();
-        let allowance = Allowance::of(snapshot, &catalog);
+        let held = Held::of(snapshot, &catalog);
+        let allowance = Allowance::of(&held, &catalog);
         let mut solver = Self {
-            snapshot,
             catalog,
             places,
             open_places,
             topology: Topology::default(),
             counts: Counts::default(),
             masks: Masks::default(),
+            held,
             allowance,
             reach: Reach::default(),
             requirements_known: FxHashMap::default(),
@@ -125,17 +126,17 @@ impl<'s> Solver<'s> {
             groups_counted: 0,
             shared_volumes: FxHashMap::default(),
         };
-        solver.observe();
+        solver.observe(&snapshot.pods);
         solver
     }
 
     /// Takes note of what runs: who is where, which constraints bind newcomers, which volumes are shared.
-    fn observe(&mut self) {
+    fn observe(&mut self, pods: &[Pod]) {
         let by_name: FxHashMap<&str, usize> =
             self.places.iter().enumerate().map(|(index, place)| (&*place.name, index)).collect();
         let mut uses: FxHashMap<&Arc<str>, u32> = FxHashMap::default();
         let mut running = Vec::new();
-        for pod in &self.snapshot.pods {
+        for pod in pods {
             for volume in &*pod.volumes {
                 *uses.entry(&volume.id).or_default() += 1;
             }
@@ -144,7 +145,7 @@ impl<'s> Solver<'s> {
                 *self.gangs_running.entry(Arc::clone(&gang.id)).or_default() += 1;
             }
             if let Some(place) = by_name.get(&**node) {
-                running.push(Running { place: *place, pod });
+                running.push(Running { place: *place, pod: Arc::new(pod.clone()) });
             }
         }
         let mut shared: Vec<&Arc<str>> =
@@ -268,16 +269,16 @@ impl<'s> Solver<'s> {
     }
 
     /// Groups that count a pod.
-    fn counted_in(&self, pod: &Pod, by_labels: &mut ByLabels) -> Rc<[GroupId]> {
+    fn counted_in(&self, pod: &Pod, by_labels: &mut ByLabels) -> Arc<[GroupId]> {
         if self.topology.len() == 0 {
-            return Rc::default();
+            return Arc::default();
         }
         let key = (Arc::as_ptr(&pod.id.namespace), Arc::as_ptr(&pod.labels));
         let by_selector = by_labels
             .entry(key)
             .or_insert_with(|| self.topology.selecting(&pod.id.namespace, &pod.labels).into());
         if pod.spec.host_ports.is_empty() && pod.gang.is_none() {
-            return Rc::clone(by_selector);
+            return Arc::clone(by_selector);
         }
         self.topology.counting(pod, by_selector).into()
     }
@@ -285,7 +286,7 @@ impl<'s> Solver<'s> {
     /// Groups pending pods; most important first, then largest.
     fn classes<'p>(&mut self, pending: &[&'p Pod], options: &SolveOptions) -> Vec<Class<'p>> {
         let mut by_labels = ByLabels::default();
-        let mut counted_known: FxHashSet<Rc<[GroupId]>> = FxHashSet::default();
+        let mut counted_known: FxHashSet<Arc<[GroupId]>> = FxHashSet::default();
         // By address first: siblings share their spec, and hashing a spec costs more than placing it.
         let mut specs: FxHashMap<*const PodSpec, &'p PodSpec> = FxHashMap::default();
         let mut by_spec: FxHashMap<&'p PodSpec, &'p PodSpec> = FxHashMap::default();
@@ -299,9 +300,9 @@ impl<'s> Solver<'s> {
                 .or_insert_with(|| by_spec.entry(&pod.spec).or_insert(&pod.spec));
             let mut counted = self.counted_in(pod, &mut by_labels);
             match counted_known.get(&counted) {
-                Some(known) => counted = Rc::clone(known),
+                Some(known) => counted = Arc::clone(known),
                 None => {
-                    counted_known.insert(Rc::clone(&counted));
+                    counted_known.insert(Arc::clone(&counted));
                 }
             }
             let gang = pod.gang.as_ref().map(|gang| &*gang.id);

@@ -2,7 +2,7 @@
 //! between decisions, so every answer is remembered, and a pod that arrives later pays for none of it.
 
 use std::cmp::Reverse;
-use std::rc::Rc;
+use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 
@@ -14,10 +14,10 @@ use crate::model::{PreferredTerm, TaintEffect, Toleration, untolerated};
 use crate::requirement::Requirements;
 
 /// Places, by index.
-pub(super) type Places = Rc<Vec<usize>>;
+pub(super) type Places = Arc<Vec<usize>>;
 
 /// Places by their values of some labels.
-type ByDomain = Rc<FxHashMap<Pins, Places>>;
+type ByDomain = Arc<FxHashMap<Pins, Places>>;
 
 /// What was found so far. Lists are known by their address, which stays theirs because the list is kept.
 #[derive(Debug, Default)]
@@ -38,14 +38,14 @@ struct PlaceKey {
 }
 
 fn address(places: &Places) -> usize {
-    Rc::as_ptr(places).addr()
+    Arc::as_ptr(places).addr()
 }
 
-impl Solver<'_> {
+impl Solver {
     /// Places that a class may use: most preferred first, then in their own order.
     pub(super) fn places_for(&mut self, class: &Class<'_>, terms: &[Requirements]) -> Places {
         if self.open_places == 0 {
-            return Rc::default();
+            return Arc::default();
         }
         let key = PlaceKey {
             terms: terms.to_vec(),
@@ -53,7 +53,7 @@ impl Solver<'_> {
             preferred: class.spec.preferred_affinity.clone(),
         };
         if let Some(known) = self.reach.by_key.get(&key) {
-            return Rc::clone(known);
+            return Arc::clone(known);
         }
         let preferred: Vec<(u32, Requirements)> = key
             .preferred
@@ -73,8 +73,8 @@ impl Solver<'_> {
             }
         }
         found.sort_unstable();
-        let found: Places = Rc::new(found.into_iter().map(|(_, _, index)| index).collect());
-        self.reach.by_key.insert(key, Rc::clone(&found));
+        let found: Places = Arc::new(found.into_iter().map(|(_, _, index)| index).collect());
+        self.reach.by_key.insert(key, Arc::clone(&found));
         found
     }
 
@@ -82,14 +82,14 @@ impl Solver<'_> {
     /// `optional` first ones.
     pub(super) fn by_domain(&mut self, places: &Places, keys: &[usize], optional: usize) -> ByDomain {
         if places.is_empty() {
-            return Rc::default();
+            return Arc::default();
         }
         if keys.is_empty() {
-            return Rc::new([(Pins::new(), Rc::clone(places))].into_iter().collect());
+            return Arc::new([(Pins::new(), Arc::clone(places))].into_iter().collect());
         }
         let key = (address(places), keys.to_vec(), optional);
         if let Some((_, known)) = self.reach.by_domain.get(&key) {
-            return Rc::clone(known);
+            return Arc::clone(known);
         }
         let mut found: FxHashMap<Pins, Vec<usize>> = FxHashMap::default();
         for place in places.iter() {
@@ -97,8 +97,9 @@ impl Solver<'_> {
                 found.entry(pins).or_default().push(*place);
             }
         }
-        let found: ByDomain = Rc::new(found.into_iter().map(|(pins, list)| (pins, Rc::new(list))).collect());
-        self.reach.by_domain.insert(key, (Rc::clone(places), Rc::clone(&found)));
+        let found: ByDomain =
+            Arc::new(found.into_iter().map(|(pins, list)| (pins, Arc::new(list))).collect());
+        self.reach.by_domain.insert(key, (Arc::clone(places), Arc::clone(&found)));
         found
     }
 
@@ -109,12 +110,12 @@ impl Solver<'_> {
         }
         let key = (address(places), group);
         if let Some((_, inside, outside)) = self.reach.by_group.get(&key) {
-            return (Rc::clone(inside), Rc::clone(outside));
+            return (Arc::clone(inside), Arc::clone(outside));
         }
         let (inside, outside): (Vec<usize>, Vec<usize>) =
             places.iter().partition(|place| self.topology.counts_place(group, &self.places[**place]));
-        let (inside, outside): (Places, Places) = (Rc::new(inside), Rc::new(outside));
-        self.reach.by_group.insert(key, (Rc::clone(places), Rc::clone(&inside), Rc::clone(&outside)));
+        let (inside, outside): (Places, Places) = (Arc::new(inside), Arc::new(outside));
+        self.reach.by_group.insert(key, (Arc::clone(places), Arc::clone(&inside), Arc::clone(&outside)));
         (inside, outside)
     }
 

@@ -61,8 +61,8 @@ impl Finding {
 }
 
 /// A class and a pool that did not take it.
-struct Case<'a, 'p, 's> {
-    solver: &'a Solver<'s>,
+struct Case<'a, 'p> {
+    solver: &'a Solver,
     class: &'a Class<'p>,
     /// What pools may still buy after the plan.
     allowance: &'a Allowance,
@@ -82,13 +82,13 @@ struct Unlike<'a> {
 }
 
 /// Why no pool could take the pods of class number `index` that were left out.
-pub(super) fn reasons<'s>(
-    solver: &mut Solver<'s>,
+pub(super) fn reasons(
+    solver: &mut Solver,
     classes: &[Class<'_>],
     index: usize,
     outcome: &Outcome,
     options: &SolveOptions,
-    changed: &mut Changed<'s>,
+    changed: &mut Changed,
 ) -> Vec<PoolReason> {
     let class = &classes[index];
     if !class.spec.rejections.is_empty() {
@@ -167,9 +167,9 @@ pub(super) fn reasons<'s>(
     found
 }
 
-impl<'s> Case<'_, '_, 's> {
+impl Case<'_, '_> {
     /// The first constraint that fails; `None` where one more pod could be bought a machine.
-    fn finding(&self, term: &Requirements, changed: &mut Changed<'s>) -> Option<Finding> {
+    fn finding(&self, term: &Requirements, changed: &mut Changed) -> Option<Finding> {
         let (catalog, class) = (&self.solver.catalog, self.class);
         let pool = &catalog.pools[self.pool];
         let requirements = match &pool.requirements {
@@ -179,7 +179,7 @@ impl<'s> Case<'_, '_, 's> {
                 return Some(Finding::new(ReasonCode::IncompatibleRequirements, detail));
             }
         };
-        let shapes: Vec<&Shape<'s>> = catalog.shapes.iter().filter(|shape| shape.pool == self.pool).collect();
+        let shapes: Vec<&Shape> = catalog.shapes.iter().filter(|shape| shape.pool == self.pool).collect();
         let as_is = |term: &Requirements| self.taking(shapes.iter().copied(), term, &class.requests);
         let mut taints = pool
             .pool
@@ -210,7 +210,7 @@ impl<'s> Case<'_, '_, 's> {
                 return Some(Finding::new(ReasonCode::IncompatibleRequirements, detail).fix(fix));
             }
         }
-        let compatible: Vec<(&Shape<'s>, u64)> = shapes
+        let compatible: Vec<(&Shape, u64)> = shapes
             .iter()
             .map(|shape| (*shape, shape.mask_of_all(term)))
             .filter(|(_, mask)| *mask != 0)
@@ -218,7 +218,7 @@ impl<'s> Case<'_, '_, 's> {
         if compatible.is_empty() {
             return Some(self.no_type(&shapes, term, changed));
         }
-        let fitting: Vec<(&Shape<'s>, u64)> =
+        let fitting: Vec<(&Shape, u64)> =
             compatible.iter().copied().filter(|(shape, _)| fits(&class.requests, &shape.room)).collect();
         if fitting.is_empty() {
             return Some(self.too_large(&shapes, &compatible, term, changed));
@@ -237,7 +237,7 @@ impl<'s> Case<'_, '_, 's> {
             let detail = format!("single-numa-node turns it away from every type{detail}{devices}");
             return Some(Finding::new(ReasonCode::NumaAlignment, &detail));
         }
-        let available: Vec<(&Shape<'s>, u64)> = fitting
+        let available: Vec<(&Shape, u64)> = fitting
             .iter()
             .map(|(shape, mask)| (*shape, self.to_be_had(shape, *mask)))
             .filter(|(_, mask)| *mask != 0)
@@ -253,9 +253,8 @@ impl<'s> Case<'_, '_, 's> {
         if available.iter().all(|(shape, _)| shape.occupancy.space(&class.host) == 0) {
             return Some(Finding::new(ReasonCode::TopologyConstraint, self.beside_daemons(&available)));
         }
-        let within =
-            |shape: &Shape<'_>| self.allowance.machines(self.pool, &shape.instance_type.capacity) > 0;
-        let allowed: Vec<(&Shape<'s>, u64)> =
+        let within = |shape: &Shape| self.allowance.machines(self.pool, &shape.instance_type.capacity) > 0;
+        let allowed: Vec<(&Shape, u64)> =
             available.iter().copied().filter(|(shape, _)| within(shape)).collect();
         if allowed.is_empty() {
             return Some(self.over_limit(&available));
@@ -264,7 +263,7 @@ impl<'s> Case<'_, '_, 's> {
     }
 
     /// Which requirement leaves no type, alone or with the others.
-    fn no_type(&self, shapes: &[&Shape<'s>], term: &Requirements, changed: &mut Changed<'s>) -> Finding {
+    fn no_type(&self, shapes: &[&Shape], term: &Requirements, changed: &mut Changed) -> Finding {
         let reason = ReasonCode::NoInstanceType;
         if shapes.is_empty() {
             let fix = self.allow_in_pool(changed, term);
@@ -297,10 +296,10 @@ impl<'s> Case<'_, '_, 's> {
     /// The type that comes nearest, and by how much it is too small.
     fn too_large(
         &self,
-        shapes: &[&Shape<'s>],
-        compatible: &[(&Shape<'s>, u64)],
+        shapes: &[&Shape],
+        compatible: &[(&Shape, u64)],
         term: &Requirements,
-        changed: &mut Changed<'s>,
+        changed: &mut Changed,
     ) -> Finding {
         let reason = ReasonCode::InsufficientResources;
         let (requests, axes) = (&self.class.requests, &self.solver.catalog.axes);
@@ -340,7 +339,7 @@ impl<'s> Case<'_, '_, 's> {
             self.taking(compatible.iter().map(|(shape, _)| *shape), term, &lower)?;
             Some(format!("request at most {} of {resource}", amount(resource, room)))
         };
-        let wider = |changed: &mut Changed<'s>| {
+        let wider = |changed: &mut Changed| {
             self.allow_in_pool(changed, term).or_else(|| self.allow_in_pod(shapes, term))
         };
         let fix = if worst <= SMALL_EXCESS {
@@ -352,7 +351,7 @@ impl<'s> Case<'_, '_, 's> {
     }
 
     /// Of these offerings, those that can be had: reservations that are used up cannot.
-    fn to_be_had(&self, shape: &Shape<'_>, mask: u64) -> u64 {
+    fn to_be_had(&self, shape: &Shape, mask: u64) -> u64 {
         mask & shape.available
             & shape.mask_where(|offering| {
                 offering.reservation.as_ref().is_none_or(|one| self.allowance.reserved(&one.id) > 0)
@@ -360,7 +359,7 @@ impl<'s> Case<'_, '_, 's> {
     }
 
     /// Offerings of types that would fit, none of which can be had.
-    fn gone(&self, fitting: &[(&Shape<'_>, u64)]) -> String {
+    fn gone(&self, fitting: &[(&Shape, u64)]) -> String {
         let reserved: BTreeSet<&str> = fitting
             .iter()
             .flat_map(|(shape, mask)| {
@@ -386,7 +385,7 @@ impl<'s> Case<'_, '_, 's> {
     }
 
     /// What of the class excludes the DaemonSets of every type.
-    fn beside_daemons(&self, available: &[(&Shape<'_>, u64)]) -> String {
+    fn beside_daemons(&self, available: &[(&Shape, u64)]) -> String {
         let is_port = |group: u32| self.solver.topology.is_port(group);
         let mut without_ports = HostRules::clone(&self.class.host);
         without_ports.at_most.retain(|(group, _)| !is_port(*group));
@@ -403,7 +402,7 @@ impl<'s> Case<'_, '_, 's> {
     }
 
     /// The limit that keeps every type out.
-    fn over_limit(&self, available: &[(&Shape<'s>, u64)]) -> Finding {
+    fn over_limit(&self, available: &[(&Shape, u64)]) -> Finding {
         let Some((shape, _)) =
             available.iter().min_by_key(|(shape, mask)| (shape.price(*mask), &shape.instance_type.name))
         else {
@@ -430,8 +429,8 @@ impl<'s> Case<'_, '_, 's> {
     }
 
     /// The label of which too few values are left for `minValues`.
-    fn too_alike(&self, allowed: &[(&Shape<'_>, u64)]) -> Option<Finding> {
-        let pool = self.solver.catalog.pools[self.pool].pool;
+    fn too_alike(&self, allowed: &[(&Shape, u64)]) -> Option<Finding> {
+        let pool = &self.solver.catalog.pools[self.pool].pool;
         if self.min_values == MinValues::BestEffort {
             return None;
         }
@@ -455,7 +454,7 @@ impl<'s> Case<'_, '_, 's> {
 
     /// Nothing is in the way now, for one pod by itself.
     fn taken_by_others(&self) -> Finding {
-        let pool = self.solver.catalog.pools[self.pool].pool;
+        let pool = &self.solver.catalog.pools[self.pool].pool;
         let who = if self.outranked { "more important pods" } else { "other pods" };
         let limited = !pool.limits.limited.is_empty() || pool.limits.nodes.is_some();
         if limited || self.class.rules.is_free() {
@@ -470,7 +469,7 @@ impl<'s> Case<'_, '_, 's> {
 
 /// How far a shape is from holding a pod: the worst ratio, how many resources are short, the sum of ratios. A resource that a
 /// shape has nothing of is infinitely short.
-fn excess(requests: &[u64], shape: &Shape<'_>) -> (f64, u32, f64) {
+fn excess(requests: &[u64], shape: &Shape) -> (f64, u32, f64) {
     let over = requests.iter().zip(&shape.room).filter(|(need, room)| need > room);
     let ratios = over.map(|(need, room)| if *room == 0 { f64::INFINITY } else { real(*need) / real(*room) });
     ratios.fold((0.0, 0, 0.0), |(worst, count, sum), ratio| (ratio.max(worst), count + 1, sum + ratio))
@@ -491,12 +490,12 @@ pub(super) struct Shortage<'a> {
 }
 
 /// What a pod of a class lacks on a shape.
-fn shortages<'a>(axes: &'a Axes, class: &Class<'_>, shape: &Shape<'_>) -> Vec<Shortage<'a>> {
+fn shortages<'a>(axes: &'a Axes, class: &Class<'_>, shape: &Shape) -> Vec<Shortage<'a>> {
     shortages_of(axes, &class.requests, shape)
 }
 
 /// What these requests lack on a shape.
-pub(super) fn shortages_of<'a>(axes: &'a Axes, requests: &[u64], shape: &Shape<'_>) -> Vec<Shortage<'a>> {
+pub(super) fn shortages_of<'a>(axes: &'a Axes, requests: &[u64], shape: &Shape) -> Vec<Shortage<'a>> {
     let pairs = requests.iter().zip(&shape.room).enumerate();
     pairs
         .filter(|(_, (need, room))| need > room)

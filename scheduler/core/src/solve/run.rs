@@ -1,6 +1,6 @@
 //! One decision, from classes to bins: settle, pack, step down the ladders with what is left, and learn from what failed.
 
-use std::rc::Rc;
+use std::sync::Arc;
 
 use assay_shared::labels::{karpenter, kubernetes};
 use assay_shared::units::UsdPerHour;
@@ -49,7 +49,7 @@ pub(super) struct Outcome {
     unkept: Vec<(usize, u64)>,
 }
 
-impl Solver<'_> {
+impl Solver {
     /// Places all classes. Changes the state of the solver to what it is once the outcome is carried out.
     pub(super) fn run(
         &mut self,
@@ -299,10 +299,10 @@ impl Solver<'_> {
             piece: number,
             tier,
             requests: class.requests.clone(),
-            masks: Rc::clone(&piece.masks),
-            requirements: Rc::clone(&piece.requirements),
+            masks: Arc::clone(&piece.masks),
+            requirements: Arc::clone(&piece.requirements),
             loose: is_loose(&self.catalog, piece),
-            host: Rc::clone(&piece.host),
+            host: Arc::clone(&piece.host),
             aligned: class.spec.aligned.as_slice().into(),
             count: left,
         }
@@ -570,7 +570,7 @@ impl Outcome {
 }
 
 /// Whether pods of a piece ask for a label that a machine could get more than one value of: then pods must agree.
-fn is_loose(catalog: &Catalog<'_>, piece: &Piece) -> bool {
+fn is_loose(catalog: &Catalog, piece: &Piece) -> bool {
     let by_offering = [kubernetes::ZONE, karpenter::CAPACITY_TYPE];
     piece.requirements.iter().filter(|(key, _)| !by_offering.contains(key)).any(|(key, _)| {
         let usable = catalog.shapes.iter().zip(piece.masks.iter()).filter(|(_, mask)| **mask != 0);

@@ -6,7 +6,7 @@
 //! wait for another (affinity to pods that are not placed yet) is looked at again as long as anything moves.
 
 use std::cmp::Reverse;
-use std::rc::Rc;
+use std::sync::Arc;
 
 use rustc_hash::{FxHashMap, FxHashSet};
 use smallvec::SmallVec;
@@ -32,12 +32,12 @@ pub(super) struct Piece {
     pub(super) count: u64,
     pub(super) pins: Pins,
     /// Offerings they may use, by shape.
-    pub(super) masks: Rc<Vec<u64>>,
+    pub(super) masks: Arc<Vec<u64>>,
     /// What the machine must be.
-    pub(super) requirements: Rc<Requirements>,
-    pub(super) host: Rc<HostRules>,
+    pub(super) requirements: Arc<Requirements>,
+    pub(super) host: Arc<HostRules>,
     /// Where each pod of the piece was counted.
-    pub(super) counted: Rc<[(GroupId, Option<usize>)]>,
+    pub(super) counted: Arc<[(GroupId, Option<usize>)]>,
 }
 
 /// Pods of one class that still wait, and the rung they are on.
@@ -104,8 +104,8 @@ impl Settled {
 /// One choice of domains for a class.
 struct Cell {
     pins: Pins,
-    masks: Rc<Vec<u64>>,
-    requirements: Rc<Requirements>,
+    masks: Arc<Vec<u64>>,
+    requirements: Arc<Requirements>,
     /// Price of the cheapest machine, where one could be bought.
     price: Option<u64>,
     /// The heaviest tier of pools that has one.
@@ -113,7 +113,7 @@ struct Cell {
     /// Places that might take a pod, in order, and how many of them are known to be full.
     places: Places,
     full: usize,
-    counted: Rc<[(GroupId, Option<usize>)]>,
+    counted: Arc<[(GroupId, Option<usize>)]>,
     /// Pods that go to new machines.
     bought: u64,
 }
@@ -121,7 +121,7 @@ struct Cell {
 /// What binds the pods of one class on one rung.
 pub(super) struct Binding {
     pub(super) constraints: Vec<Constraint>,
-    pub(super) host: Rc<HostRules>,
+    pub(super) host: Arc<HostRules>,
 }
 
 /// Where a pod is counted.
@@ -134,7 +134,7 @@ type Rank = (usize, bool, u32, bool, bool, u64, u32);
 /// Most choices of domains that are looked at for one class.
 const CELLS_AT_MOST: usize = 4_096;
 
-impl Solver<'_> {
+impl Solver {
     /// Settles waiting pods; adds to `settled`. Returns those that no domain takes now, for any rung.
     pub(super) fn settle(
         &mut self,
@@ -199,9 +199,9 @@ impl Solver<'_> {
         let places = self.places_for(class, terms);
         if !places.is_empty() && waiting.rung == 0 && class.ladder.rungs.len() > 1 {
             // Room that is paid for is used whatever a pod would prefer, as kube-scheduler will.
-            let binding = Binding { constraints: class.rules.hard.clone(), host: Rc::clone(&class.host) };
-            let nothing = Rc::new(Vec::new());
-            let cells = self.cells(class, &binding, &Rc::default(), &nothing, &places);
+            let binding = Binding { constraints: class.rules.hard.clone(), host: Arc::clone(&class.host) };
+            let nothing = Arc::new(Vec::new());
+            let cells = self.cells(class, &binding, &Arc::default(), &nothing, &places);
             self.fill(class, waiting, usize::MAX, &binding, cells, lessons, settled);
         }
         for index in waiting.rung..class.ladder.rungs.len() {
@@ -216,7 +216,7 @@ impl Solver<'_> {
             let (constraints, host) =
                 rung.constraints(&class.rules, &class.host, |group| class.is_counted(group));
             let binding = Binding { constraints, host };
-            let cells = self.cells(class, &binding, &Rc::new(requirements), &masks, &places);
+            let cells = self.cells(class, &binding, &Arc::new(requirements), &masks, &places);
             self.fill(class, waiting, index, &binding, cells, lessons, settled);
         }
     }
@@ -239,8 +239,8 @@ impl Solver<'_> {
         &mut self,
         class: &Class<'_>,
         binding: &Binding,
-        requirements: &Rc<Requirements>,
-        masks: &Rc<Vec<u64>>,
+        requirements: &Arc<Requirements>,
+        masks: &Arc<Vec<u64>>,
         places: &Places,
     ) -> Vec<(Pins, bool)> {
         let cells = self.cells(class, binding, requirements, masks, places);
@@ -252,8 +252,8 @@ impl Solver<'_> {
         &mut self,
         class: &Class<'_>,
         binding: &Binding,
-        requirements: &Rc<Requirements>,
-        masks: &Rc<Vec<u64>>,
+        requirements: &Arc<Requirements>,
+        masks: &Arc<Vec<u64>>,
         places: &Places,
     ) -> Vec<Cell> {
         // Labels of groups that only count the class: a machine without one is as good as any. Then those it must have.
@@ -272,7 +272,7 @@ impl Solver<'_> {
         let optional = keys.len();
         keys.extend(needed);
         let buys = !masks.is_empty();
-        let mut cells: Vec<(Pins, Rc<Vec<u64>>)> = vec![(Pins::new(), Rc::clone(masks))];
+        let mut cells: Vec<(Pins, Arc<Vec<u64>>)> = vec![(Pins::new(), Arc::clone(masks))];
         for (at, key) in keys.iter().enumerate() {
             let name = self.topology.key_name(*key);
             let mut more = Vec::new();
@@ -282,7 +282,7 @@ impl Solver<'_> {
                     let narrowed = if buys {
                         self.masks.pinned(&self.catalog, masks, (*key, name), (value, text))
                     } else {
-                        Rc::clone(masks)
+                        Arc::clone(masks)
                     };
                     let mut pins = pins.clone();
                     pins.push((*key, value));
@@ -292,7 +292,7 @@ impl Solver<'_> {
                     let without = if buys {
                         self.masks.without(masks, *key, with_value.iter().map(|(_, masks)| masks))
                     } else {
-                        Rc::clone(masks)
+                        Arc::clone(masks)
                     };
                     more.push((pins.clone(), without));
                 }
@@ -303,10 +303,10 @@ impl Solver<'_> {
         }
         cells.iter_mut().for_each(|(pins, _)| pins.sort_unstable());
         let mut found = Vec::new();
-        let nowhere = Rc::default();
+        let nowhere = Arc::default();
         let by_domain = self.by_domain(places, &keys, optional);
         for (pins, masks) in cells {
-            let places = Rc::clone(by_domain.get(&pins).unwrap_or(&nowhere));
+            let places = Arc::clone(by_domain.get(&pins).unwrap_or(&nowhere));
             for (masks, places, mut counted) in self.by_filter(class, &pins, masks, places, buys) {
                 counted.extend(class.host.counted.iter().map(|group| (*group, None)));
                 let buyable = buys && self.masks.holds(&self.catalog, &masks, &class.requests);
@@ -316,7 +316,7 @@ impl Solver<'_> {
                 let price = buyable.then(|| self.masks.cheapest(&self.catalog, &masks));
                 let tier = if places.is_empty() { self.first_tier(class, &masks) } else { 0 };
                 let requirements = if pins.is_empty() {
-                    Rc::clone(requirements)
+                    Arc::clone(requirements)
                 } else {
                     self.pinned_requirements(requirements, &pins)
                 };
@@ -350,10 +350,10 @@ impl Solver<'_> {
         &mut self,
         class: &Class<'_>,
         pins: &Pins,
-        masks: Rc<Vec<u64>>,
+        masks: Arc<Vec<u64>>,
         places: Places,
         buys: bool,
-    ) -> Vec<(Rc<Vec<u64>>, Places, Counted)> {
+    ) -> Vec<(Arc<Vec<u64>>, Places, Counted)> {
         let mut parts = vec![(masks, places, Counted::new())];
         for group in &class.rules.counted {
             let Domain::Label(key) = self.topology.domain(*group) else { continue };
@@ -368,7 +368,7 @@ impl Solver<'_> {
                     let masks = if buys {
                         self.masks.filtered(&masks, *group, &offerings, counts)
                     } else {
-                        Rc::clone(&masks)
+                        Arc::clone(&masks)
                     };
                     let mut counted = counted.clone();
                     if counts {
@@ -391,13 +391,15 @@ impl Solver<'_> {
         holding.map(|(shape, _)| shape.tier).min().unwrap_or(usize::MAX)
     }
 
-    fn pinned_requirements(&mut self, requirements: &Rc<Requirements>, pins: &Pins) -> Rc<Requirements> {
+    fn pinned_requirements(&mut self, requirements: &Arc<Requirements>, pins: &Pins) -> Arc<Requirements> {
         let mut pinned = Requirements::clone(requirements);
         for (key, value) in pins {
             let text = &self.topology.values(*key)[*value];
             pinned.constrain(self.topology.key_name(*key), &ValueSet::of([&**text]));
         }
-        Rc::clone(self.requirements_known.entry(pinned).or_insert_with_key(|pinned| Rc::new(pinned.clone())))
+        Arc::clone(
+            self.requirements_known.entry(pinned).or_insert_with_key(|pinned| Arc::new(pinned.clone())),
+        )
     }
 
     /// Gives pods cells until none is left or no cell takes more.
@@ -412,7 +414,7 @@ impl Solver<'_> {
         lessons: &Lessons,
         settled: &mut Settled,
     ) {
-        let mut host = Rc::clone(&binding.host);
+        let mut host = Arc::clone(&binding.host);
         if host.needs.iter().any(|need| need.starts) {
             let first = |need: &Need| need.starts && self.counts.anywhere(need.group) == 0;
             if !host.needs.iter().all(first) {
@@ -420,7 +422,7 @@ impl Solver<'_> {
                 for need in &mut followers.needs {
                     need.starts = first(need);
                 }
-                host = Rc::new(followers);
+                host = Arc::new(followers);
             }
         }
         if host.needs.iter().any(|need| !need.starts && self.counts.anywhere(need.group) == 0) {
@@ -482,7 +484,7 @@ impl Solver<'_> {
                 pins: cell.pins,
                 masks: cell.masks,
                 requirements: cell.requirements,
-                host: Rc::clone(&host),
+                host: Arc::clone(&host),
                 counted: cell.counted,
             });
         }

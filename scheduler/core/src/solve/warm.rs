@@ -5,15 +5,15 @@ use crate::model::{Plan, Pod, Snapshot};
 
 /// A snapshot, made ready. Decisions add to it: the room that one takes is gone for the next.
 #[derive(Debug)]
-pub struct Warm<'s> {
-    solver: Solver<'s>,
+pub struct Warm {
+    solver: Solver,
     options: SolveOptions,
 }
 
-impl<'s> Warm<'s> {
+impl Warm {
     /// Reads a snapshot; its pending pods are left alone. A single pod leaves nothing to make cheaper: no step is spent on it.
     #[must_use]
-    pub fn new(snapshot: &'s Snapshot, options: &SolveOptions) -> Self {
+    pub fn new(snapshot: &Snapshot, options: &SolveOptions) -> Self {
         Self { solver: Solver::new(snapshot), options: SolveOptions { steps: 0, ..options.clone() } }
     }
 

@@ -1,6 +1,6 @@
 //! Which constraint between pods keeps a class from every domain it could be in.
 
-use std::rc::Rc;
+use std::sync::Arc;
 
 use super::Solver;
 use super::classes::Class;
@@ -26,7 +26,7 @@ struct Failing {
     excess: u32,
 }
 
-impl Solver<'_> {
+impl Solver {
     /// The constraint that fails in the domain that comes nearest; `None` where some domain of some pool would take a pod.
     pub(super) fn blocked_by(&mut self, class: &Class<'_>) -> Option<Blocked> {
         self.blocked_in(class, &class.pools)
@@ -39,11 +39,11 @@ impl Solver<'_> {
         }
         let Ok(terms) = &class.terms else { return None };
         let places = self.places_for(class, terms);
-        let binding = Binding { constraints: class.rules.hard.clone(), host: Rc::clone(&class.host) };
+        let binding = Binding { constraints: class.rules.hard.clone(), host: Arc::clone(&class.host) };
         let mut nearest: Option<((bool, usize, u32), Blocked)> = None;
         for term in terms {
             let masks = self.masks.of(&self.catalog, term, pools);
-            for (pins, buyable) in self.domains(class, &binding, &Rc::new(term.clone()), &masks, &places) {
+            for (pins, buyable) in self.domains(class, &binding, &Arc::new(term.clone()), &masks, &places) {
                 let failing = self.failing(class, &pins);
                 let count = failing.constraints.len() + usize::from(failing.unwelcome.is_some());
                 let starts = class.host.needs.iter().all(|need| self.may_start(class, need.group));

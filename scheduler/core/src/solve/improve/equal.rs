@@ -1,6 +1,6 @@
 //! Items that are all equal: which bins together hold all of them for least is a knapsack over their number, solved exactly.
 
-use std::rc::Rc;
+use std::sync::Arc;
 
 use super::model::{Model, Pattern, small};
 use super::search::Packing;
@@ -45,7 +45,7 @@ pub(super) fn packing(model: &Model) -> Option<(Packing, u64)> {
         let fit = holds.iter().find(|(one, _)| *one == kind).map_or(1, |(_, fit)| (*fit).min(left));
         left -= fit;
         let items = vec![(small(item), small(fit))];
-        packing.push((Rc::new(Pattern { kind: small(kind), items }), 1));
+        packing.push((Arc::new(Pattern { kind: small(kind), items }), 1));
     }
     Some((packing, work * 4))
 }

@@ -1,7 +1,7 @@
 //! Column generation: the linear program over all patterns, of which only the useful ones are ever written down.
 
 use std::hash::{Hash, Hasher};
-use std::rc::Rc;
+use std::sync::Arc;
 
 use rustc_hash::{FxHashSet, FxHasher};
 
@@ -32,7 +32,7 @@ impl Scope {
 pub(super) struct Program {
     pub(super) master: Master,
     /// `None`: leaving an item out, at a price nobody would pay.
-    pub(super) patterns: Vec<Option<Rc<Pattern>>>,
+    pub(super) patterns: Vec<Option<Arc<Pattern>>>,
     rows: Vec<u32>,
     row_of: Vec<u32>,
     /// Row of a limited kind, after those of the items.
@@ -122,7 +122,7 @@ impl Program {
                 None => (LEFT_OUT, None, 1.0),
             };
             columns.push(Column { cost, cover: vec![(small(row), amount)] });
-            patterns.push(pattern.map(Rc::new));
+            patterns.push(pattern.map(Arc::new));
         }
         let mut limited = rows.len();
         for (kind, most) in scope.most.iter().enumerate() {
@@ -148,14 +148,14 @@ impl Program {
     }
 
     /// Takes in a pattern, without the items that are not in scope; whether it was new.
-    pub(super) fn add(&mut self, model: &Model, pattern: &Rc<Pattern>) -> bool {
+    pub(super) fn add(&mut self, model: &Model, pattern: &Arc<Pattern>) -> bool {
         let outside = |(item, _): &(u32, u32)| self.row_of[*item as usize] == u32::MAX;
         self.master.work += 80 + 15 * pattern.items.len() as u64;
         let pattern = if pattern.items.iter().any(outside) {
             let items = pattern.items.iter().filter(|item| !outside(item)).copied().collect();
-            Rc::new(Pattern { kind: pattern.kind, items })
+            Arc::new(Pattern { kind: pattern.kind, items })
         } else {
-            Rc::clone(pattern)
+            Arc::clone(pattern)
         };
         if pattern.items.is_empty() || !self.known.insert(hash(&pattern)) {
             return false;
@@ -224,7 +224,7 @@ impl Program {
         scope: &Scope,
         filler: &mut Filler<'_>,
         effort: Effort,
-        new: &mut Vec<Rc<Pattern>>,
+        new: &mut Vec<Arc<Pattern>>,
     ) -> Ended {
         if self.master.primal() != Outcome::Optimal {
             return Ended::Failed;
@@ -296,7 +296,7 @@ impl Program {
                     let Some((_, items)) = fillings.last() else { break };
                     let mut any = false;
                     for (_, items) in fillings.iter().rev().take(2) {
-                        let pattern = Rc::new(Pattern { kind: small(kind), items: items.clone() });
+                        let pattern = Arc::new(Pattern { kind: small(kind), items: items.clone() });
                         if self.add(model, &pattern) {
                             any = true;
                             found += 1;

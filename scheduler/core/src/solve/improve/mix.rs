@@ -6,7 +6,7 @@
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
-use std::rc::Rc;
+use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 
@@ -35,7 +35,7 @@ const STEPS_AT_MOST: u64 = 4_000_000;
 /// Bins with contents, and what found no place, by item of the model.
 #[derive(Debug)]
 pub(super) struct Mixed {
-    pub(super) packing: Vec<(Rc<Pattern>, u64)>,
+    pub(super) packing: Vec<(Arc<Pattern>, u64)>,
     pub(super) left: Vec<u64>,
     /// What it all costs, more or less: bins, and what is left at the prices of resources.
     pub(super) estimate: f64,
@@ -267,7 +267,7 @@ fn put(model: &Model, scope: &Scope, order: &[u32], bins: &[usize], prices: &[f6
     let packing = bins.iter().zip(contents).filter(|(_, items)| !items.is_empty());
     let packing = packing.map(|(kind, mut items)| {
         items.sort_unstable();
-        (Rc::new(Pattern { kind: small(*kind), items }), 1)
+        (Arc::new(Pattern { kind: small(*kind), items }), 1)
     });
     let worth =
         |item: usize| model.share(item).iter().zip(prices).map(|(share, price)| share * price).sum::<f64>();

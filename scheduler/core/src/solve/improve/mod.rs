@@ -34,7 +34,7 @@ mod search;
 #[cfg(test)]
 mod tests;
 
-use std::rc::Rc;
+use std::sync::Arc;
 
 use assay_shared::units::UsdPerHour;
 
@@ -71,7 +71,7 @@ pub fn improve(problem: &Problem, start: &[Packed], steps: u64) -> Improved {
         // A kind that another one beats is not in the model.
         let same = model.kinds.iter().position(|kind| kind.original == bin.kind);
         let Some(kind) = same.or_else(|| model.cheapest(&items)) else { return unchanged(0) };
-        packing.push((Rc::new(Pattern { kind: small(kind), items }), bin.times));
+        packing.push((Arc::new(Pattern { kind: small(kind), items }), bin.times));
     }
     let mut search = Search::new(&model, packing, steps);
     search.run();

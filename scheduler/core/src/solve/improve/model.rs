@@ -1,6 +1,6 @@
 //! A problem compiled for searching: flat arrays, axes that matter, kinds of bins worth buying.
 
-use std::rc::Rc;
+use std::sync::Arc;
 
 use fixedbitset::FixedBitSet;
 
@@ -188,15 +188,15 @@ impl Model {
         self.by_price.iter().copied().find(|kind| self.holds(*kind, items))
     }
 
-    pub(super) fn cost(&self, packing: &[(Rc<Pattern>, u64)]) -> u64 {
+    pub(super) fn cost(&self, packing: &[(Arc<Pattern>, u64)]) -> u64 {
         packing.iter().fold(0u64, |sum, (pattern, times)| {
             sum.saturating_add(self.kinds[pattern.kind as usize].nano.saturating_mul(*times))
         })
     }
 
     /// In the terms of the problem.
-    pub(super) fn packed(&self, packing: &[(Rc<Pattern>, u64)]) -> Vec<Packed> {
-        let packed = |(pattern, times): &(Rc<Pattern>, u64)| Packed {
+    pub(super) fn packed(&self, packing: &[(Arc<Pattern>, u64)]) -> Vec<Packed> {
+        let packed = |(pattern, times): &(Arc<Pattern>, u64)| Packed {
             kind: self.kinds[pattern.kind as usize].original,
             items: pattern.items.iter().map(|(item, count)| (*item as usize, u64::from(*count))).collect(),
             times: *times,

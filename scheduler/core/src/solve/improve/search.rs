@@ -1,6 +1,6 @@
 //! From the linear program to whole bins: diving, and emptying some bins to pack them again.
 
-use std::rc::Rc;
+use std::sync::Arc;
 
 use assay_shared::units::UsdPerHour;
 use rustc_hash::FxHashSet;
@@ -13,7 +13,7 @@ use super::master::Outcome;
 use super::mix::{self, Mixed};
 use super::model::{Model, Pattern, real, small};
 
-pub(super) type Packing = Vec<(Rc<Pattern>, u64)>;
+pub(super) type Packing = Vec<(Arc<Pattern>, u64)>;
 
 /// See the module.
 #[derive(Debug)]
@@ -21,7 +21,7 @@ pub(super) struct Search<'m> {
     model: &'m Model,
     filler: Filler<'m>,
     /// Patterns worth remembering, oldest first.
-    pool: Vec<Rc<Pattern>>,
+    pool: Vec<Arc<Pattern>>,
     known: FxHashSet<u64>,
     random: Random,
     /// Work left; below zero when used up.
@@ -91,12 +91,12 @@ impl<'m> Search<'m> {
             lower_bound: UsdPerHour::ZERO,
             work: 0,
         };
-        let patterns = search.best.iter().map(|(pattern, _)| Rc::clone(pattern)).collect();
+        let patterns = search.best.iter().map(|(pattern, _)| Arc::clone(pattern)).collect();
         search.remember(patterns);
         search
     }
 
-    fn remember(&mut self, patterns: Vec<Rc<Pattern>>) {
+    fn remember(&mut self, patterns: Vec<Arc<Pattern>>) {
         for pattern in patterns {
             if self.pool.len() < POOL_AT_MOST && self.known.insert(hash(&pattern)) {
                 self.pool.push(pattern);
@@ -152,7 +152,7 @@ impl<'m> Search<'m> {
         if self.best.is_empty()
             && let Some(packing) = self.greedy(&scope)
         {
-            self.remember(packing.iter().map(|(pattern, _)| Rc::clone(pattern)).collect());
+            self.remember(packing.iter().map(|(pattern, _)| Arc::clone(pattern)).collect());
             self.take(packing);
         }
         self.mix(&scope);
@@ -186,7 +186,7 @@ impl<'m> Search<'m> {
             }
             let packing = self.trim(packing);
             if self.model.cost(&packing) < self.best_cost {
-                self.remember(packing.iter().map(|(pattern, _)| Rc::clone(pattern)).collect());
+                self.remember(packing.iter().map(|(pattern, _)| Arc::clone(pattern)).collect());
                 self.take(packing);
             }
         }
@@ -239,7 +239,7 @@ impl<'m> Search<'m> {
                 pattern.items.iter().map(|(item, count)| scope.left[*item as usize] / u64::from(*count));
             let times = repeats.min().unwrap_or(0).min(scope.most[pattern.kind as usize].unwrap_or(u64::MAX));
             fix(&mut scope, &pattern, times);
-            packing.push((Rc::new(pattern), times));
+            packing.push((Arc::new(pattern), times));
         }
     }
 
@@ -299,7 +299,7 @@ impl<'m> Search<'m> {
                 let (found, _) = bound::certified(model, scope, &mut self.filler, centre, &limits, nodes);
                 bound = bound.max(found);
             }
-            let better: Vec<Rc<Pattern>> = better.into_iter().map(Rc::new).collect();
+            let better: Vec<Arc<Pattern>> = better.into_iter().map(Arc::new).collect();
             self.pay_filler();
             let added = better.iter().filter(|pattern| program.add(model, pattern)).count();
             if added == 0
@@ -382,12 +382,12 @@ impl<'m> Search<'m> {
                 if times > 0 {
                     fix(&mut scope, pattern, times);
                     cost = cost.saturating_add(model.kinds[kind].nano.saturating_mul(times));
-                    packing.push((Rc::clone(pattern), times));
+                    packing.push((Arc::clone(pattern), times));
                     fixed = true;
                 }
             }
             if !fixed {
-                let mut order: Vec<(f64, Rc<Pattern>)> = Vec::new();
+                let mut order: Vec<(f64, Arc<Pattern>)> = Vec::new();
                 for (column, value) in &solution {
                     let Some(pattern) = &program.patterns[*column] else { return None };
                     if scope.most[pattern.kind as usize] == Some(0) {
@@ -406,9 +406,9 @@ impl<'m> Search<'m> {
                     order.push((
                         score,
                         if whole {
-                            Rc::clone(pattern)
+                            Arc::clone(pattern)
                         } else {
-                            Rc::new(Pattern { kind: pattern.kind, items })
+                            Arc::new(Pattern { kind: pattern.kind, items })
                         },
                     ));
                 }
@@ -432,7 +432,7 @@ impl<'m> Search<'m> {
                 continue;
             }
             let (active, rows) = program.active(&scope);
-            let part = |pattern: &Rc<Pattern>| {
+            let part = |pattern: &Arc<Pattern>| {
                 let left = |item: u32| scope.left[item as usize];
                 pattern.items.iter().any(|(item, count)| left(*item) > 0 && left(*item) < u64::from(*count))
             };
@@ -465,7 +465,7 @@ impl<'m> Search<'m> {
         let mut program = Program::new(self.model, &scope, &mut self.filler);
         for pattern in old.patterns.iter().flatten() {
             let items = clipped(&scope, pattern);
-            program.add(self.model, &Rc::new(Pattern { kind: pattern.kind, items }));
+            program.add(self.model, &Arc::new(Pattern { kind: pattern.kind, items }));
         }
         let mut new = Vec::new();
         let effort = DIVE;
@@ -481,7 +481,7 @@ impl<'m> Search<'m> {
             let nano = self.model.kinds[pattern.kind as usize].nano;
             let cheapest = self.model.cheapest(&pattern.items);
             if let Some(kind) = cheapest.filter(|kind| self.model.kinds[*kind].nano < nano) {
-                *pattern = Rc::new(Pattern { kind: small(kind), items: pattern.items.clone() });
+                *pattern = Arc::new(Pattern { kind: small(kind), items: pattern.items.clone() });
             }
         }
         packing

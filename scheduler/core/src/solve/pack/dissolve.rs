@@ -24,7 +24,7 @@ struct State {
     movable: bool,
 }
 
-impl Packer<'_, '_> {
+impl Packer<'_> {
     /// Tries to give up machines from number `from` on, those with least worth for their price first; whether any was.
     pub(super) fn dissolve(&mut self, from: usize) -> bool {
         let count = self.opened.bins.len() - from;
@@ -88,7 +88,7 @@ impl Packer<'_, '_> {
             && bin.pods.iter().all(|(piece, _)| !self.catalog.aligns || !aligned(piece))
             && bin.reservation.is_none()
             && self.allowance.counts_nodes_only(pool)
-            && super::wanted_variety(self.catalog.pools[pool].pool).is_empty();
+            && super::wanted_variety(&self.catalog.pools[pool].pool).is_empty();
         let found = if movable { self.smallest(bin, &need) } else { None };
         match found {
             Some((shape, price)) => {

@@ -33,15 +33,15 @@ struct Open {
 }
 
 /// A machine being filled.
-pub(super) struct Filler<'p, 'a, 's> {
-    packer: &'p Packer<'a, 's>,
+pub(super) struct Filler<'p, 'a> {
+    packer: &'p Packer<'a>,
     shape: usize,
     pub(super) filled: Filled,
     joint: Option<Requirements>,
 }
 
-impl<'p, 'a, 's> Filler<'p, 'a, 's> {
-    pub(super) fn new(packer: &'p Packer<'a, 's>, candidate: &Candidate) -> Self {
+impl<'p, 'a> Filler<'p, 'a> {
+    pub(super) fn new(packer: &'p Packer<'a>, candidate: &Candidate) -> Self {
         let shape = &packer.catalog.shapes[candidate.shape];
         let filled = Filled {
             counts: Vec::new(),
@@ -138,7 +138,7 @@ impl<'p, 'a, 's> Filler<'p, 'a, 's> {
     }
 }
 
-impl Packer<'_, '_> {
+impl Packer<'_> {
     /// Fills one machine.
     pub(super) fn fill(&self, candidate: &Candidate) -> Filled {
         self.fill_from(candidate, &[], None)

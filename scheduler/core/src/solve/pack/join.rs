@@ -5,7 +5,7 @@ use super::machine::Bin;
 use crate::solve::axes::{take, times};
 use crate::solve::catalog::Shape;
 
-impl Packer<'_, '_> {
+impl Packer<'_> {
     /// Puts pods on the first `joined` machines that are open, as far as there is room.
     pub(super) fn join(&mut self, joined: usize) {
         if joined == 0 {
@@ -57,7 +57,7 @@ impl Packer<'_, '_> {
 }
 
 /// Whether there is a value that all can agree on, for each label that the machine could get more than one value of.
-fn agrees(one: &super::Demand, bin: &Bin, shape: &Shape<'_>) -> bool {
+fn agrees(one: &super::Demand, bin: &Bin, shape: &Shape) -> bool {
     let both = bin.requirements.intersect(&one.requirements);
     both.iter().all(|(key, set)| !set.is_empty() && shape.offered.could_satisfy(key, set))
 }

@@ -1,6 +1,6 @@
 //! Demands that are interchangeable when a machine is filled: equal amounts, equal offerings.
 
-use std::rc::Rc;
+use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
@@ -21,7 +21,7 @@ const GROUP_AXES: usize = 6;
 pub(super) struct Kind {
     pub(super) amounts: Wide,
     pub(super) weights: SmallVec<[f64; 16]>,
-    pub(super) masks: Rc<Vec<u64>>,
+    pub(super) masks: Arc<Vec<u64>>,
     /// Demands of the kind, those with pods left first.
     pub(super) members: Vec<usize>,
     pub(super) left: u64,
@@ -38,7 +38,7 @@ pub(super) struct Kinds {
 }
 
 impl Kinds {
-    pub(super) fn of(catalog: &Catalog<'_>, demands: &[Demand]) -> Self {
+    pub(super) fn of(catalog: &Catalog, demands: &[Demand]) -> Self {
         let groups = group_axes(demands);
         let resources = catalog.axes.len();
         let mut list: Vec<Kind> = Vec::new();
@@ -49,13 +49,13 @@ impl Kinds {
             let counted = |group: &u32| demand.host.counted.binary_search(group).is_ok();
             amounts.extend(groups.iter().map(|(group, _)| u64::from(counted(group))));
             // Pods that must agree on labels are kept apart by what they ask for.
-            let asks = if demand.loose { Rc::as_ptr(&demand.requirements).addr() } else { 0 };
-            let key = (amounts, Rc::as_ptr(&demand.masks).addr(), asks);
+            let asks = if demand.loose { Arc::as_ptr(&demand.requirements).addr() } else { 0 };
+            let key = (amounts, Arc::as_ptr(&demand.masks).addr(), asks);
             let number = *numbers.entry(key).or_insert_with_key(|(amounts, ..)| {
                 list.push(Kind {
                     amounts: amounts.clone(),
                     weights: amounts.iter().map(|amount| real(*amount)).collect(),
-                    masks: Rc::clone(&demand.masks),
+                    masks: Arc::clone(&demand.masks),
                     members: Vec::new(),
                     left: 0,
                 });
@@ -79,7 +79,7 @@ impl Kinds {
     }
 
     /// What a new machine of a shape has, group axes included.
-    pub(super) fn room(&self, shape: &Shape<'_>) -> Wide {
+    pub(super) fn room(&self, shape: &Shape) -> Wide {
         let mut room: Wide = shape.room.iter().copied().collect();
         room.extend(
             self.groups
@@ -101,13 +101,13 @@ impl Kinds {
     }
 
     /// For each list of offerings, the least that any active kind of it asks for, axis by axis.
-    pub(super) fn smallest_by_list(&self, active: &[usize]) -> Vec<(Rc<Vec<u64>>, Amounts)> {
-        let mut found: Vec<(Rc<Vec<u64>>, Amounts)> = Vec::new();
+    pub(super) fn smallest_by_list(&self, active: &[usize]) -> Vec<(Arc<Vec<u64>>, Amounts)> {
+        let mut found: Vec<(Arc<Vec<u64>>, Amounts)> = Vec::new();
         let mut numbers: FxHashMap<usize, usize> = FxHashMap::default();
         for kind in active.iter().map(|kind| &self.list[*kind]) {
             let own = &kind.amounts[..self.resources];
-            let number = *numbers.entry(Rc::as_ptr(&kind.masks).addr()).or_insert_with(|| {
-                found.push((Rc::clone(&kind.masks), own.iter().copied().collect()));
+            let number = *numbers.entry(Arc::as_ptr(&kind.masks).addr()).or_insert_with(|| {
+                found.push((Arc::clone(&kind.masks), own.iter().copied().collect()));
                 found.len() - 1
             });
             for (least, one) in found[number].1.iter_mut().zip(own) {
@@ -126,7 +126,7 @@ impl Kinds {
     }
 
     /// What the room of a machine is worth.
-    pub(super) fn worth_of_room(&self, prices: &[f64], shape: &Shape<'_>) -> f64 {
+    pub(super) fn worth_of_room(&self, prices: &[f64], shape: &Shape) -> f64 {
         let groups = self.groups.iter().map(|(_, most)| u64::from(*most));
         shape.room.iter().copied().chain(groups).zip(prices).map(|(room, price)| real(room) * price).sum()
     }

@@ -1,6 +1,5 @@
 //! Machines that are planned, and what they still have room for.
 
-use std::rc::Rc;
 use std::sync::Arc;
 
 use rustc_hash::FxHashSet;
@@ -62,7 +61,7 @@ pub(in crate::solve) struct Opened {
     /// Every piece that was ever asked for.
     pub(super) pieces: Pieces,
     /// Groups that a machine was started for.
-    pub(super) started: Rc<FxHashSet<u32>>,
+    pub(super) started: Arc<FxHashSet<u32>>,
 }
 
 impl Opened {

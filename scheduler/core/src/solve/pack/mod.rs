@@ -18,7 +18,6 @@ mod machine;
 mod seeds;
 mod variety;
 
-use std::rc::Rc;
 use std::sync::Arc;
 
 use assay_shared::units::UsdPerHour;
@@ -45,14 +44,14 @@ pub(super) struct Demand {
     pub(super) tier: usize,
     pub(super) requests: Amounts,
     /// Allowed offerings by shape.
-    pub(super) masks: Rc<Vec<u64>>,
-    pub(super) requirements: Rc<Requirements>,
+    pub(super) masks: Arc<Vec<u64>>,
+    pub(super) requirements: Arc<Requirements>,
     /// Whether they ask for a label that a machine could get more than one value of: then pods must agree.
     pub(super) loose: bool,
     /// What they ask of the other pods on their machine.
-    pub(super) host: Rc<HostRules>,
+    pub(super) host: Arc<HostRules>,
     /// What each of its containers must get from one NUMA node.
-    pub(super) aligned: Rc<[AlignedRequest]>,
+    pub(super) aligned: Arc<[AlignedRequest]>,
     pub(super) count: u64,
 }
 
@@ -92,8 +91,8 @@ const MANY_PODS: u64 = 2_000;
 /// Candidates that stay in use between two pricings when there are many pods.
 const SHORT_LIST: usize = 4;
 
-struct Packer<'a, 's> {
-    catalog: &'a Catalog<'s>,
+struct Packer<'a> {
+    catalog: &'a Catalog,
     demands: &'a [Demand],
     kinds: Kinds,
     /// Pods left, by demand.
@@ -115,7 +114,7 @@ struct Packer<'a, 's> {
 
 /// Packs `demands`, all of one tier; counts what it buys in `allowance` and adds it to `opened`. Returns what is left of each.
 pub(super) fn pack(
-    catalog: &Catalog<'_>,
+    catalog: &Catalog,
     demands: &[Demand],
     allowance: &mut Allowance,
     filling: Filling,
@@ -160,7 +159,7 @@ pub(super) fn pack(
     packer.left
 }
 
-impl Packer<'_, '_> {
+impl Packer<'_> {
     fn buy(&mut self, candidates: &[Candidate]) {
         let mut usable: Vec<usize> = Vec::new();
         let mut priced_at = f64::INFINITY;
@@ -264,10 +263,10 @@ impl Packer<'_, '_> {
         let mut candidates = Vec::new();
         let Some(tier) = self.demands.first().map(|demand| demand.tier) else { return candidates };
         // Demands share their lists, so each is looked at once.
-        let mut lists: Vec<&Rc<Vec<u64>>> = Vec::new();
+        let mut lists: Vec<&Arc<Vec<u64>>> = Vec::new();
         let mut seen: FxHashSet<usize> = FxHashSet::default();
         for demand in self.demands {
-            if seen.insert(Rc::as_ptr(&demand.masks).addr()) {
+            if seen.insert(Arc::as_ptr(&demand.masks).addr()) {
                 lists.push(&demand.masks);
             }
         }
@@ -378,7 +377,7 @@ impl Packer<'_, '_> {
         }
     }
 
-    fn shape(&self, candidate: &Candidate) -> &Shape<'_> {
+    fn shape(&self, candidate: &Candidate) -> &Shape {
         &self.catalog.shapes[candidate.shape]
     }
 

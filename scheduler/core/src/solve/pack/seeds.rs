@@ -1,6 +1,6 @@
 //! Machines for pods that must share one: groups that start somewhere, and followers of pods that are yet to be placed.
 
-use std::rc::Rc;
+use std::sync::Arc;
 
 use rustc_hash::FxHashSet;
 
@@ -8,7 +8,7 @@ use super::fill::Filled;
 use super::{Candidate, FILLED_AT_MOST, Packer};
 use crate::solve::axes::real;
 
-impl Packer<'_, '_> {
+impl Packer<'_> {
     /// One machine for each group that may start on one: it holds as many of the group as any does, at the lowest price.
     pub(super) fn start_groups(&mut self, candidates: &[Candidate]) {
         let mut groups: Vec<u32> = Vec::new();
@@ -53,7 +53,7 @@ impl Packer<'_, '_> {
                 self.take(candidate, &filled, 1);
                 let mut started = FxHashSet::clone(&self.opened.started);
                 started.insert(group);
-                self.opened.started = Rc::new(started);
+                self.opened.started = Arc::new(started);
             }
         }
     }

@@ -19,7 +19,7 @@ pub(in crate::solve) fn wanted_variety(pool: &NodePool) -> Vec<(&str, usize)> {
 
 /// The first label of which `choices` (shape and offerings) have fewer values than wanted.
 pub(in crate::solve) fn enough_variety<'k>(
-    catalog: &Catalog<'_>,
+    catalog: &Catalog,
     wanted: &[(&'k str, usize)],
     choices: impl Iterator<Item = (usize, u64)> + Clone,
 ) -> Result<(), &'k str> {
@@ -40,7 +40,7 @@ pub(in crate::solve) fn enough_variety<'k>(
 
 /// Values of a label that machines of a shape could have.
 pub(in crate::solve) fn add_values<'c>(
-    shape: &'c Shape<'_>,
+    shape: &'c Shape,
     mask: u64,
     key: &str,
     values: &mut BTreeSet<&'c str>,
@@ -65,7 +65,7 @@ pub(in crate::solve) fn add_values<'c>(
     }
 }
 
-impl Packer<'_, '_> {
+impl Packer<'_> {
     /// Whether enough values stay possible for a filled machine.
     pub(super) fn is_varied(&self, candidate: &Candidate, filled: &Filled) -> bool {
         let pieces = filled.counts.iter().map(|(demand, count)| (self.demands[*demand].piece, *count));
@@ -79,7 +79,7 @@ impl Packer<'_, '_> {
 
     fn varied(&self, shape: usize, reserved: bool, pods: &[(usize, u64)]) -> bool {
         let pool = self.catalog.shapes[shape].pool;
-        let wanted = wanted_variety(self.catalog.pools[pool].pool);
+        let wanted = wanted_variety(&self.catalog.pools[pool].pool);
         if wanted.is_empty() || self.min_values == MinValues::BestEffort {
             return true;
         }

@@ -3,7 +3,7 @@
 //! A change is tried on one pool with the state after the plan: some shape must then satisfy the pod's node constraints, be
 //! large enough, be to be had, be within the pool's limits, and be in a domain that the pod's topology constraints allow.
 
-use std::rc::Rc;
+use std::sync::Arc;
 
 use assay_shared::labels::{azure, karpenter, kubernetes};
 use rustc_hash::FxHashMap;
@@ -22,23 +22,23 @@ const CHANGED_POOLS_AT_MOST: usize = 32;
 
 /// What pools could buy with a requirement changed, remembered for the whole plan.
 #[derive(Debug, Default)]
-pub(in crate::solve) struct Changed<'s> {
-    known: FxHashMap<(usize, Requirements), Rc<Vec<Shape<'s>>>>,
+pub(in crate::solve) struct Changed {
+    known: FxHashMap<(usize, Requirements), Arc<Vec<Shape>>>,
 }
 
-impl<'s> Changed<'s> {
+impl Changed {
     fn shapes(
         &mut self,
-        solver: &Solver<'s>,
+        solver: &Solver,
         pool: usize,
         requirements: Requirements,
-    ) -> Option<Rc<Vec<Shape<'s>>>> {
+    ) -> Option<Arc<Vec<Shape>>> {
         let room = self.known.len() < CHANGED_POOLS_AT_MOST;
         match self.known.entry((pool, requirements)) {
-            std::collections::hash_map::Entry::Occupied(known) => Some(Rc::clone(known.get())),
+            std::collections::hash_map::Entry::Occupied(known) => Some(Arc::clone(known.get())),
             std::collections::hash_map::Entry::Vacant(new) if room => {
-                let shapes = solver.catalog.shapes_if(solver.snapshot, pool, &new.key().1);
-                Some(Rc::clone(new.insert(Rc::new(shapes))))
+                let shapes = solver.catalog.shapes_if(pool, &new.key().1);
+                Some(Arc::clone(new.insert(Arc::new(shapes))))
             }
             std::collections::hash_map::Entry::Vacant(_) => None,
         }
@@ -50,17 +50,14 @@ fn short(key: &str) -> &str {
     key.rsplit('/').next().unwrap_or(key)
 }
 
-impl<'s> Case<'_, '_, 's> {
+impl Case<'_, '_> {
     /// The cheapest of these shapes that would take a pod with these node constraints and requests.
     pub(super) fn taking<'a>(
         &self,
-        shapes: impl IntoIterator<Item = &'a Shape<'s>>,
+        shapes: impl IntoIterator<Item = &'a Shape>,
         term: &Requirements,
         requests: &Amounts,
-    ) -> Option<(&'a Shape<'s>, u64)>
-    where
-        's: 'a,
-    {
+    ) -> Option<(&'a Shape, u64)> {
         shapes
             .into_iter()
             .filter(|shape| fits(requests, &shape.room))
@@ -74,7 +71,7 @@ impl<'s> Case<'_, '_, 's> {
     }
 
     /// Whether every constraint between pods allows some domain that machines of a shape can be in.
-    fn domains_allow(&self, shape: &Shape<'_>, mask: u64) -> bool {
+    fn domains_allow(&self, shape: &Shape, mask: u64) -> bool {
         let topology = &self.solver.topology;
         let needs_company = |group| self.class.is_counted(group) && self.solver.counts.anywhere(group) == 0;
         self.class.host.needs.iter().all(|need| needs_company(need.group))
@@ -91,8 +88,8 @@ impl<'s> Case<'_, '_, 's> {
     }
 
     /// The pool's own requirement that keeps a machine away that would do.
-    pub(super) fn allow_in_pool(&self, changed: &mut Changed<'s>, term: &Requirements) -> Option<String> {
-        let pool = self.solver.catalog.pools[self.pool].pool;
+    pub(super) fn allow_in_pool(&self, changed: &mut Changed, term: &Requirements) -> Option<String> {
+        let pool = &self.solver.catalog.pools[self.pool].pool;
         let stated = self.solver.catalog.pools[self.pool].requirements.as_ref().ok()?;
         let mut best = None;
         for (key, _) in stated.iter() {
@@ -118,7 +115,7 @@ impl<'s> Case<'_, '_, 's> {
     }
 
     /// How a pool would have to be changed for a machine of this shape.
-    fn words_for(&self, pool: &NodePool, key: &str, shape: &Shape<'_>, mask: u64) -> Option<String> {
+    fn words_for(&self, pool: &NodePool, key: &str, shape: &Shape, mask: u64) -> Option<String> {
         let name = &pool.name;
         let offering = shape.cheapest(mask)?;
         Some(match key {
@@ -141,7 +138,7 @@ impl<'s> Case<'_, '_, 's> {
     }
 
     /// The pod's own node constraint that keeps a machine away that would do.
-    pub(super) fn allow_in_pod(&self, shapes: &[&Shape<'s>], term: &Requirements) -> Option<String> {
+    pub(super) fn allow_in_pod(&self, shapes: &[&Shape], term: &Requirements) -> Option<String> {
         let spec = self.class.spec;
         let of_volumes =
             |key: &str| spec.volume_topology.iter().flatten().flatten().any(|one| is_key(&one.key, key));
@@ -163,7 +160,7 @@ impl<'s> Case<'_, '_, 's> {
     /// A label that the pool does not define.
     pub(super) fn define(
         &self,
-        shapes: &[&Shape<'s>],
+        shapes: &[&Shape],
         term: &Requirements,
         unlike: &Unlike<'_>,
     ) -> Option<String> {
@@ -193,8 +190,8 @@ impl<'s> Case<'_, '_, 's> {
     }
 
     /// The limit that is in the way alone, and how high it would have to be.
-    pub(super) fn raise(&self, shapes: &[(&Shape<'s>, u64)]) -> Option<String> {
-        let pool = self.solver.catalog.pools[self.pool].pool;
+    pub(super) fn raise(&self, shapes: &[(&Shape, u64)]) -> Option<String> {
+        let pool = &self.solver.catalog.pools[self.pool].pool;
         let left = self.allowance.describe(self.pool);
         let smallest = shapes
             .iter()
@@ -225,15 +222,7 @@ impl<'s> Case<'_, '_, 's> {
 
     /// What nodes and claims of the pool hold of a limited resource before the plan.
     fn used(&self, name: &str) -> u64 {
-        let pool = &self.solver.catalog.pools[self.pool].pool.name;
-        let of = |capacity: &crate::model::ResourceList| match name {
-            "nodes" => 1,
-            name => capacity.amount(name),
-        };
-        let snapshot = self.solver.snapshot;
-        let nodes = snapshot.nodes.iter().filter(|node| node.label(karpenter::NODEPOOL) == Some(pool));
-        let claims = snapshot.node_claims.iter().filter(|claim| claim.pool == *pool && claim.node.is_none());
-        nodes.map(|node| of(&node.capacity)).chain(claims.map(|claim| of(&claim.capacity))).sum()
+        self.solver.held.amount(self.pool, name)
     }
 }
 

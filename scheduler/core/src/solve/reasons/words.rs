@@ -38,11 +38,7 @@ pub(super) fn port(port: &HostPort) -> String {
 }
 
 /// A known key that is a few letters away, or has the right name under another prefix.
-pub(super) fn nearest_key(
-    error: &Incompatible,
-    pool: &Requirements,
-    shapes: &[&Shape<'_>],
-) -> Option<String> {
+pub(super) fn nearest_key(error: &Incompatible, pool: &Requirements, shapes: &[&Shape]) -> Option<String> {
     let from_types = shapes.iter().flat_map(|shape| shape.offered.iter()).map(|(key, _)| key);
     let measured = [
         hardware::GPU_MODEL,
@@ -69,7 +65,7 @@ pub(super) fn nearest_key(
 }
 
 /// A value of `key` that some type has and that is a few letters from one that is needed: what is needed, what there is.
-pub(super) fn nearest_value(key: &str, needed: &ValueSet, shapes: &[&Shape<'_>]) -> Option<(String, String)> {
+pub(super) fn nearest_value(key: &str, needed: &ValueSet, shapes: &[&Shape]) -> Option<(String, String)> {
     let mut known: BTreeSet<&str> = BTreeSet::new();
     for shape in shapes {
         add_values(shape, u64::MAX, key, &mut known);

@@ -1,6 +1,6 @@
 //! How many pods of each group are in each domain, and what those that are there demand of newcomers.
 
-use std::rc::Rc;
+use std::sync::Arc;
 
 use super::group::{GroupId, Topology};
 use super::rules::{Constraint, ConstraintKind};
@@ -35,7 +35,7 @@ struct GroupCounts {
     /// Pods of the group anywhere, hosts without the label included.
     anywhere: u64,
     /// Values that count as domains.
-    universe: Rc<Vec<usize>>,
+    universe: Arc<Vec<usize>>,
 }
 
 impl GroupCounts {
@@ -61,12 +61,7 @@ fn slot<T: Clone + Default>(list: &mut Vec<T>, index: usize) -> &mut T {
 
 impl Counts {
     /// Makes room for the groups that are known by now.
-    pub(in crate::solve) fn grow(
-        &mut self,
-        topology: &mut Topology,
-        catalog: &Catalog<'_>,
-        places: &[Place],
-    ) {
+    pub(in crate::solve) fn grow(&mut self, topology: &mut Topology, catalog: &Catalog, places: &[Place]) {
         while self.groups.len() < topology.len() {
             let group = GroupId::try_from(self.groups.len()).unwrap_or(GroupId::MAX);
             let universe = topology.universe(catalog, places, group);

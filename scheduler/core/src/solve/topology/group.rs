@@ -1,6 +1,5 @@
 //! Topology groups: pods that some constraint counts, over the domains of one node label.
 
-use std::rc::Rc;
 use std::sync::Arc;
 
 use assay_shared::labels::{azure, kubernetes};
@@ -68,7 +67,7 @@ impl NodeFilter {
     }
 
     /// Offerings of a shape whose machines would count.
-    fn admitted(&self, catalog: &Catalog<'_>, shape: &Shape<'_>) -> u64 {
+    fn admitted(&self, catalog: &Catalog, shape: &Shape) -> u64 {
         let taints = &catalog.pools[shape.pool].pool.taints;
         if self.tolerations.as_ref().is_some_and(|list| untolerated(taints, list).is_some()) {
             return 0;
@@ -88,7 +87,7 @@ struct Group {
     labels: Option<Requirements>,
     filter: Option<NodeFilter>,
     /// Values that count as domains, by number; filled when first asked for.
-    universe: Option<Rc<Vec<usize>>>,
+    universe: Option<Arc<Vec<usize>>>,
 }
 
 /// Values of one node label.
@@ -126,7 +125,7 @@ pub(in crate::solve) struct Topology {
 
 impl Topology {
     /// The number of a group, made where it is new.
-    pub(super) fn group(&mut self, catalog: &Catalog<'_>, places: &[Place], key: GroupKey) -> GroupId {
+    pub(super) fn group(&mut self, catalog: &Catalog, places: &[Place], key: GroupKey) -> GroupId {
         if let Some(number) = self.numbers.get(&key) {
             return *number;
         }
@@ -252,11 +251,7 @@ impl Topology {
     }
 
     /// Offerings, by shape, whose machines count for the group; `None` where all do.
-    pub(in crate::solve) fn counted_offerings(
-        &self,
-        catalog: &Catalog<'_>,
-        group: GroupId,
-    ) -> Option<Vec<u64>> {
+    pub(in crate::solve) fn counted_offerings(&self, catalog: &Catalog, group: GroupId) -> Option<Vec<u64>> {
         let filter = self.groups[group as usize].filter.as_ref()?;
         if filter.terms.is_empty() && filter.tolerations.is_none() {
             return None;
@@ -267,15 +262,15 @@ impl Topology {
     /// Values that count as domains of the group: those of nodes that count, and those of machines that could be bought.
     pub(in crate::solve) fn universe(
         &mut self,
-        catalog: &Catalog<'_>,
+        catalog: &Catalog,
         places: &[Place],
         group: GroupId,
-    ) -> Rc<Vec<usize>> {
+    ) -> Arc<Vec<usize>> {
         let one = &self.groups[group as usize];
         if let Some(known) = &one.universe {
-            return Rc::clone(known);
+            return Arc::clone(known);
         }
-        let Domain::Label(key) = one.domain else { return Rc::default() };
+        let Domain::Label(key) = one.domain else { return Arc::default() };
         let keyed = &self.keys[key];
         let mut found: Vec<usize> = match &one.filter {
             None => keyed.domains(keyed.offered.clone()),
@@ -297,13 +292,13 @@ impl Topology {
         }
         found.sort_unstable();
         found.dedup();
-        let found = Rc::new(found);
-        self.groups[group as usize].universe = Some(Rc::clone(&found));
+        let found = Arc::new(found);
+        self.groups[group as usize].universe = Some(Arc::clone(&found));
         found
     }
 
     /// The number of a label key, with every value that nodes or offerings have.
-    fn key(&mut self, catalog: &Catalog<'_>, places: &[Place], key: &str) -> usize {
+    fn key(&mut self, catalog: &Catalog, places: &[Place], key: &str) -> usize {
         let key = crate::requirement::normalize_key(key);
         if let Some(number) = self.keys.iter().position(|one| one.key == key) {
             return number;
@@ -342,7 +337,7 @@ impl Topology {
 }
 
 /// Values of a label that machines of a shape can get with the offerings of `mask`.
-fn shape_values(shape: &Shape<'_>, key: &str, mask: u64) -> Vec<Arc<str>> {
+fn shape_values(shape: &Shape, key: &str, mask: u64) -> Vec<Arc<str>> {
     use assay_shared::labels::karpenter;
     let offered =
         || shape.offerings.iter().enumerate().filter(|(bit, _)| mask & (1 << bit) != 0).map(|(_, o)| o);

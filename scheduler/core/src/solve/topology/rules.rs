@@ -84,12 +84,7 @@ pub(in crate::solve) fn makes_groups(spec: &PodSpec) -> bool {
 
 impl Topology {
     /// Makes the groups of a spec's hard anti-affinity and ports, which bind others too.
-    pub(in crate::solve) fn learn_binding(
-        &mut self,
-        catalog: &Catalog<'_>,
-        places: &[Place],
-        spec: &PodSpec,
-    ) {
+    pub(in crate::solve) fn learn_binding(&mut self, catalog: &Catalog, places: &[Place], spec: &PodSpec) {
         for term in &spec.pod_anti_affinity {
             self.of_term(catalog, places, term);
         }
@@ -104,7 +99,7 @@ impl Topology {
     /// Makes every group of a spec; those of wishes only where these count.
     pub(in crate::solve) fn learn(
         &mut self,
-        catalog: &Catalog<'_>,
+        catalog: &Catalog,
         places: &[Place],
         spec: &PodSpec,
         preferences: Preferences,
@@ -129,7 +124,7 @@ impl Topology {
     }
 
     /// Makes the group of a pod's gang, where it must stay in one zone.
-    pub(in crate::solve) fn learn_gang(&mut self, catalog: &Catalog<'_>, places: &[Place], pod: &Pod) {
+    pub(in crate::solve) fn learn_gang(&mut self, catalog: &Catalog, places: &[Place], pod: &Pod) {
         if let Some(gang) = pod.gang.as_ref().filter(|gang| gang.scope == GangScope::Zone) {
             self.group(catalog, places, gang_key(&gang.id));
         }
@@ -138,7 +133,7 @@ impl Topology {
     /// What ports demand of a machine; `None` where there are none.
     pub(in crate::solve) fn of_ports(
         &mut self,
-        catalog: &Catalog<'_>,
+        catalog: &Catalog,
         places: &[Place],
         ports: &[HostPort],
     ) -> Option<HostRules> {
@@ -161,7 +156,7 @@ impl Topology {
         Some(rules)
     }
 
-    fn of_term(&mut self, catalog: &Catalog<'_>, places: &[Place], term: &PodAffinityTerm) -> GroupId {
+    fn of_term(&mut self, catalog: &Catalog, places: &[Place], term: &PodAffinityTerm) -> GroupId {
         let key = GroupKey {
             topology_key: term.topology_key.clone(),
             selects: Selects::Pods(term.selector.clone()),
@@ -172,7 +167,7 @@ impl Topology {
 
     fn of_spread(
         &mut self,
-        catalog: &Catalog<'_>,
+        catalog: &Catalog,
         places: &[Place],
         spec: &PodSpec,
         spread: &TopologySpread,
@@ -212,7 +207,7 @@ impl Topology {
     /// The constraints of pods like this one, which is counted in `counted`; every group must be known.
     pub(in crate::solve) fn rules(
         &mut self,
-        catalog: &Catalog<'_>,
+        catalog: &Catalog,
         places: &[Place],
         pod: &Pod,
         counted: &[GroupId],
@@ -286,7 +281,7 @@ impl Topology {
     /// What a pod that runs demands of newcomers: its hard anti-affinity and its ports. Every group must be known.
     pub(in crate::solve) fn binding(
         &mut self,
-        catalog: &Catalog<'_>,
+        catalog: &Catalog,
         places: &[Place],
         pod: &Pod,
         counted: &[GroupId],
@@ -305,7 +300,7 @@ impl Topology {
         (label, host)
     }
 
-    fn together(&mut self, catalog: &Catalog<'_>, places: &[Place], term: &PodAffinityTerm) -> Soft {
+    fn together(&mut self, catalog: &Catalog, places: &[Place], term: &PodAffinityTerm) -> Soft {
         let group = self.of_term(catalog, places, term);
         match self.domain(group) {
             Domain::Host => Soft::Needs(group),
@@ -315,7 +310,7 @@ impl Topology {
 
     fn apart(
         &mut self,
-        catalog: &Catalog<'_>,
+        catalog: &Catalog,
         places: &[Place],
         term: &PodAffinityTerm,
         is_counted: impl Fn(GroupId) -> bool,
