@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use assay_core::catalog::{CapacityType, InstanceType, Offering};
 use assay_core::engine::labels_of;
-use assay_core::model::{ClaimState, Labels, NodeClaim, NodePool, ResourceList, Snapshot, Taint, Timestamp};
+use assay_core::model::{ClaimState, Labels, Node, NodeClaim, NodePool, ResourceList, Taint, Timestamp};
 use assay_core::requirement::{Requirements, ValueSet};
 use assay_shared::labels::{karpenter, kubernetes};
 use assay_shared::units::UsdPerHour;
@@ -62,8 +62,8 @@ struct Status {
 }
 
 /// A claim as its object tells it; what the object leaves open is settled by [`ClaimObject::resolve`].
-#[derive(Debug, Clone)]
-pub(super) struct ClaimObject {
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct ClaimObject {
     name: String,
     labels: Labels,
     /// Its pool; a claim made by hand has none.
@@ -80,7 +80,7 @@ pub(super) struct ClaimObject {
     provider_id: String,
 }
 
-pub(super) fn read(document: &Document, meta: Meta) -> Result<ClaimObject, ManifestError> {
+pub(crate) fn read(document: &Document, meta: Meta) -> Result<ClaimObject, ManifestError> {
     let Object { spec, status } = document.typed()?;
     meta.check(document, "metadata")?;
     let path = "spec.requirements";
@@ -120,12 +120,36 @@ pub(super) fn read(document: &Document, meta: Meta) -> Result<ClaimObject, Manif
     })
 }
 
+/// What is around a claim, that its object leaves open.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Around<'a> {
+    /// Its pool, where there is one.
+    pub(crate) pool: Option<&'a NodePool>,
+    /// What its class can buy.
+    pub(crate) types: &'a [InstanceType],
+    /// The node that has joined for it.
+    pub(crate) node: Option<&'a Arc<str>>,
+}
+
 impl ClaimObject {
-    /// The claim, with what its object leaves open taken from the pools and types of `snapshot`.
-    pub(super) fn resolve(self, snapshot: &Snapshot) -> NodeClaim {
-        let pool = snapshot.pools.iter().find(|pool| self.pool.as_ref() == Some(&pool.name));
-        let class = pool.map_or(&self.node_class, |pool| &pool.node_class);
-        let types = snapshot.instance_types.get(class).map_or(&[][..], |types| types.as_slice());
+    /// The name of its pool.
+    pub(crate) fn pool(&self) -> Option<&String> {
+        self.pool.as_ref()
+    }
+
+    /// The name of its class; what its pool says of that goes before.
+    pub(crate) fn node_class<'a>(&'a self, pool: Option<&'a NodePool>) -> &'a String {
+        pool.map_or(&self.node_class, |pool| &pool.node_class)
+    }
+
+    /// Whether a node is the one it was made for.
+    pub(crate) fn is_of(&self, node: &Node) -> bool {
+        *node.name == *self.node_name || !self.provider_id.is_empty() && node.provider_id == self.provider_id
+    }
+
+    /// The claim, with what its object leaves open taken from what is around it.
+    pub(crate) fn resolve(&self, around: Around<'_>) -> NodeClaim {
+        let Around { pool, types, node } = around;
         let bought = self.cheapest(types, pool);
         let mut labels = match (bought, pool) {
             (Some((kind, offering)), Some(pool)) => {
@@ -139,21 +163,16 @@ impl ClaimObject {
         let capacity = if self.capacity.is_zero() {
             kind.map(|kind| kind.capacity.clone()).unwrap_or_default()
         } else {
-            self.capacity
+            self.capacity.clone()
         };
         let allocatable = if self.allocatable.is_zero() {
             kind.map(InstanceType::allocatable).unwrap_or_default()
         } else {
-            self.allocatable
+            self.allocatable.clone()
         };
-        let joined = snapshot.nodes.iter().find(|node| {
-            *node.name == *self.node_name
-                || !self.provider_id.is_empty() && node.provider_id == self.provider_id
-        });
-        let node = joined.map(|node| Arc::clone(&node.name));
         NodeClaim {
-            name: self.name.into(),
-            pool: self.pool.unwrap_or_default(),
+            name: self.name.as_str().into(),
+            pool: self.pool.clone().unwrap_or_default(),
             instance_type: told(kubernetes::INSTANCE_TYPE)
                 .or_else(|| kind.map(|kind| Arc::clone(&kind.name)))
                 .unwrap_or_default(),
@@ -167,15 +186,17 @@ impl ClaimObject {
                 .or_else(|| offering.map(|offering| offering.capacity_type))
                 .unwrap_or(CapacityType::OnDemand),
             price: offering.map_or(UsdPerHour::ZERO, |offering| offering.price),
-            requirements: self.requirements,
-            requests: self.requests,
+            requirements: self.requirements.clone(),
+            requests: self.requests.clone(),
             capacity,
             allocatable,
             labels,
-            taints: self.taints,
+            taints: self.taints.clone(),
             state: self.state,
             created: self.created,
-            node: node.or_else(|| (!self.node_name.is_empty()).then(|| self.node_name.into())),
+            node: node
+                .cloned()
+                .or_else(|| Some(self.node_name.as_str()).filter(|name| !name.is_empty()).map(Arc::from)),
         }
     }
 
@@ -192,7 +213,9 @@ impl ClaimObject {
             self.requirements.get(key).is_none_or(|set: &ValueSet| set.allows(value))
         };
         let possible = types.iter().filter(|kind| {
-            self.requests.fits(&kind.allocatable())
+            // Asked first, since it is quick and leaves one type of a claim that was launched.
+            allows(kubernetes::INSTANCE_TYPE, &kind.name)
+                && self.requests.fits(&kind.allocatable())
                 && self.requirements.check_offered(&kind.requirements.intersect(&given)).is_ok()
         });
         let offerings = possible.flat_map(|kind| kind.offerings.iter().map(move |offering| (kind, offering)));

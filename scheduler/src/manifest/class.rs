@@ -32,7 +32,7 @@ struct Kubelet {
 }
 
 /// A node class.
-pub(super) fn read(document: &Document, meta: &Meta) -> Result<NodeClass, ManifestError> {
+pub(crate) fn read(document: &Document, meta: &Meta) -> Result<NodeClass, ManifestError> {
     const FAMILIES: [&str; 4] = ["Ubuntu", "Ubuntu2204", "Ubuntu2404", "AzureLinux"];
     let ClassObject { spec } = document.typed()?;
     let mut class = NodeClass::with_defaults(&meta.name);

@@ -91,6 +91,16 @@ fn job_pods(spec: &WorkloadSpec, status: &WorkloadStatus) -> u32 {
         .map_or(parallelism, |completions| completions.saturating_sub(status.succeeded).min(parallelism))
 }
 
+/// The gang of the pods of a Job that asks for one.
+pub(super) fn gang_of_job(document: &Document) -> Result<Option<Arc<Gang>>, ManifestError> {
+    let meta = Meta::read(document)?;
+    if !meta.annotations.contains_key(gang::GANG) {
+        return Ok(None);
+    }
+    let Workload { spec, status } = document.typed()?;
+    gang::of_job(document, &meta, spec.completion_mode == "Indexed", job_pods(&spec, &status))
+}
+
 fn replica(
     document: &Document,
     meta: &Meta,

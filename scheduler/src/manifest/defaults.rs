@@ -13,13 +13,13 @@ use super::syntax;
 
 /// Constraints for pods that have none of their own.
 #[derive(Debug, Clone, Default)]
-pub(super) struct DefaultSpread {
+pub(crate) struct DefaultSpread {
     /// Topology key, largest skew, and whether it binds.
     constraints: Vec<(String, u32, WhenUnsatisfiable)>,
 }
 
 /// A Service, as far as it selects pods.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Service {
     namespace: String,
     selector: Labels,
@@ -139,15 +139,15 @@ impl DefaultSpread {
     }
 
     /// Whether there are none.
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.constraints.is_empty()
     }
 
     /// The constraints of a pod that has none: over the pods of the Services that select it and of its controller (`owner` is
     /// the selector of that). None where neither selects it.
-    pub(super) fn of_pod(
+    pub(super) fn of_pod<'a>(
         &self,
-        services: &[Service],
+        services: impl IntoIterator<Item = &'a Service>,
         namespace: &str,
         labels: &Labels,
         owner: Option<&[Requirement]>,
@@ -157,7 +157,7 @@ impl DefaultSpread {
                 && service.selector.iter().all(|(key, value)| labels.get(key) == Some(value))
         };
         let mut selector: Vec<Requirement> = Vec::new();
-        for service in services.iter().filter(selects) {
+        for service in services.into_iter().filter(selects) {
             selector.extend(
                 service.selector.iter().map(|(key, value)| Requirement::is_in(key, [value.as_str()])),
             );

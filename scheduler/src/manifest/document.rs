@@ -77,15 +77,15 @@ fn whole_file(file: &str, problem: String) -> ManifestError {
 
 /// One object of a manifest.
 #[derive(Debug, Clone)]
-pub(super) struct Document {
+pub(crate) struct Document {
     /// File it stands in.
-    pub(super) file: String,
+    pub(crate) file: String,
     /// Its number in the file, from 1.
-    pub(super) number: usize,
+    pub(crate) number: usize,
     /// Its kind; where another project has a kind of the same name, with that project's group: `Job.batch.volcano.sh`.
-    pub(super) kind: String,
+    pub(crate) kind: String,
     /// The object, without fields that are null.
-    pub(super) value: Value,
+    pub(crate) value: Value,
 }
 
 /// Kinds that are read, with their API group.
@@ -152,8 +152,14 @@ fn qualified(kind: &str, api_version: Option<&str>) -> Result<String, String> {
 }
 
 impl Document {
+    /// An object of a cluster: it stands in no file.
+    #[allow(dead_code, reason = "for the driver of a running cluster")]
+    pub(crate) fn of_object(kind: &str, value: Value) -> Self {
+        Self { file: String::new(), number: 0, kind: kind.to_owned(), value }
+    }
+
     /// Kind, namespace and name, for messages.
-    pub(super) fn object(&self) -> String {
+    pub(crate) fn object(&self) -> String {
         let meta = |field: &str| self.value.pointer(&format!("/metadata/{field}")).and_then(Value::as_str);
         // A spec that stands in no file has no namespace either.
         let default = Some("default").filter(|_| self.number > 0 && NAMESPACED.contains(&self.kind.as_str()));
@@ -165,28 +171,28 @@ impl Document {
     }
 
     /// The namespace it lives in.
-    pub(super) fn namespace(&self) -> &str {
+    pub(crate) fn namespace(&self) -> &str {
         self.value.pointer("/metadata/namespace").and_then(Value::as_str).unwrap_or("default")
     }
 
     /// Whether objects of its kind live in a namespace.
-    pub(super) fn is_namespaced(&self) -> bool {
+    pub(crate) fn is_namespaced(&self) -> bool {
         NAMESPACED.contains(&self.kind.as_str())
     }
 
     /// Its name, empty where it has none.
-    pub(super) fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         self.value.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default()
     }
 
     /// Namespace and name, where the object has a name at all.
-    pub(super) fn pod_id(&self) -> Option<PodId> {
+    pub(crate) fn pod_id(&self) -> Option<PodId> {
         let name = self.value.pointer("/metadata/name")?.as_str().filter(|name| !name.is_empty())?;
         Some(PodId::new(self.namespace(), name))
     }
 
     /// Something wrong with a field of this object. What is long of it is cut: people read this.
-    pub(super) fn error(&self, field: &str, problem: impl Into<String>) -> ManifestError {
+    pub(crate) fn error(&self, field: &str, problem: impl Into<String>) -> ManifestError {
         ManifestError {
             file: self.file.clone(),
             document: self.number,
@@ -197,12 +203,12 @@ impl Document {
     }
 
     /// The object as a type of ours; an error names the field.
-    pub(super) fn typed<T: DeserializeOwned>(&self) -> Result<T, ManifestError> {
+    pub(crate) fn typed<T: DeserializeOwned>(&self) -> Result<T, ManifestError> {
         self.typed_at("", &self.value)
     }
 
     /// A part of the object as a type of ours; `path` is where the part stands.
-    pub(super) fn typed_at<T: DeserializeOwned>(
+    pub(crate) fn typed_at<T: DeserializeOwned>(
         &self,
         path: &str,
         value: &Value,

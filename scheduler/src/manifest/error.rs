@@ -5,7 +5,7 @@ use std::fmt;
 /// A manifest that cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ManifestError {
-    /// File, or `-` for standard input.
+    /// File, or `-` for standard input; empty for an object of a cluster.
     pub file: String,
     /// Number of the document in the file, from 1; 0 where the file as a whole is meant.
     pub document: usize,
@@ -19,7 +19,9 @@ pub struct ManifestError {
 
 impl fmt::Display for ManifestError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: ", self.file)?;
+        if !self.file.is_empty() {
+            write!(f, "{}: ", self.file)?;
+        }
         if self.document > 0 {
             write!(f, "document {}: ", self.document)?;
         }

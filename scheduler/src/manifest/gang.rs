@@ -23,7 +23,7 @@ pub(super) const GANG: &str = "assay.dev/gang";
 const GANG_TOPOLOGY: &str = "assay.dev/gang-topology";
 
 /// A `PodGroup`.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct PodGroup {
     min_member: Option<u32>,
     scope: GangScope,
@@ -68,13 +68,13 @@ fn scope(document: &Document, annotations: &Labels) -> Result<GangScope, Manifes
 }
 
 /// The name of the group that labels say, with its namespace.
-pub(super) fn group_of(namespace: &str, labels: &Labels) -> Option<String> {
+pub(crate) fn group_of(namespace: &str, labels: &Labels) -> Option<String> {
     let name = GROUP_LABELS.iter().find_map(|key| labels.get(*key))?;
     (!name.is_empty()).then(|| format!("{namespace}/{name}"))
 }
 
 /// What is told of labels, standing at `path`, that name two groups.
-pub(super) fn two_groups(document: &Document, path: &str) -> Option<String> {
+pub(crate) fn two_groups(document: &Document, path: &str) -> Option<String> {
     let labels = document.value.pointer(&format!("/{}", path.replace('.', "/")))?;
     let [taken, other] = GROUP_LABELS.map(|key| labels.get(key).and_then(Value::as_str));
     let (taken, other) = (taken?, other?);
@@ -82,40 +82,57 @@ pub(super) fn two_groups(document: &Document, path: &str) -> Option<String> {
     (taken != other).then(|| document.error(&format!("{path}[{}]", GROUP_LABELS[0]), problem).to_string())
 }
 
-/// Makes pods of one gang agree on it, and tells where they do not. A group that says no size is as large as it is: pods from
-/// number `made` on are those that controllers make. One pod that asks for one zone asks for all.
-pub(super) fn settle(pods: &mut [Pod], made: usize, context: &Context) -> Vec<String> {
-    #[derive(Default)]
-    struct Members {
-        made: u32,
-        /// The first pod that asks for one zone, and the first that does not.
-        near: Option<PodId>,
-        anywhere: Option<PodId>,
+/// What the pods of one gang say of it.
+#[derive(Debug, Default)]
+pub(crate) struct Members<'a> {
+    /// Pods that a controller makes, which the size of a group that says none does not count yet.
+    made: u32,
+    /// The first pod that asks for one zone, and the first that does not.
+    near: Option<&'a PodId>,
+    anywhere: Option<&'a PodId>,
+}
+
+impl<'a> Members<'a> {
+    /// Counts a pod in.
+    pub(crate) fn add(&mut self, pod: &'a PodId, scope: GangScope, is_made: bool) {
+        self.made = self.made.saturating_add(u32::from(is_made));
+        let first = match scope {
+            GangScope::Zone => &mut self.near,
+            GangScope::Cluster => &mut self.anywhere,
+        };
+        first.get_or_insert(pod);
     }
-    let mut gangs: BTreeMap<Arc<str>, Members> = BTreeMap::new();
+
+    /// What all of them are taken to say: one pod that asks for one zone asks for all, and a group that says no size is as large
+    /// as it is. And what is told where they do not agree.
+    pub(crate) fn agree(&self, id: &Arc<str>, context: &Context) -> (Gang, Option<String>) {
+        let told = self.near.zip(self.anywhere).map(|(near, anywhere)| {
+            format!(
+                "gang {id}: {near} has annotation {GANG_TOPOLOGY} and {anywhere} has not: all are kept in one zone"
+            )
+        });
+        let of_group = context.pod_groups.get(&**id).and_then(|group| group.min_member);
+        let stated = of_group.or_else(|| context.job_gangs.get(&**id).map(|gang| gang.min_member));
+        let there = context.group_sizes.get(&**id).copied().unwrap_or(0);
+        let min_member = stated.unwrap_or_else(|| there.saturating_add(self.made));
+        let scope = if self.near.is_some() { GangScope::Zone } else { GangScope::Cluster };
+        (Gang { id: Arc::clone(id), min_member, scope }, told)
+    }
+}
+
+/// Makes pods of one gang agree on it, and tells where they do not. Pods from number `made` on are those that controllers make.
+pub(super) fn settle(pods: &mut [Pod], made: usize, context: &Context) -> Vec<String> {
+    let mut gangs: BTreeMap<Arc<str>, Members<'_>> = BTreeMap::new();
     for (index, pod) in pods.iter().enumerate() {
         let Some(gang) = &pod.gang else { continue };
-        let members = gangs.entry(Arc::clone(&gang.id)).or_default();
-        members.made = members.made.saturating_add(u32::from(index >= made));
-        let first = match gang.scope {
-            GangScope::Zone => &mut members.near,
-            GangScope::Cluster => &mut members.anywhere,
-        };
-        first.get_or_insert_with(|| pod.id.clone());
+        gangs.entry(Arc::clone(&gang.id)).or_default().add(&pod.id, gang.scope, index >= made);
     }
     let mut told = Vec::new();
     let mut agreed: BTreeMap<Arc<str>, Arc<Gang>> = BTreeMap::new();
     for (id, members) in gangs {
-        if let (Some(near), Some(anywhere)) = (&members.near, &members.anywhere) {
-            told.push(format!(
-                "gang {id}: {near} has annotation {GANG_TOPOLOGY} and {anywhere} has not: all are kept in one zone"
-            ));
-        }
-        let stated = context.pod_groups.get(&*id).and_then(|group| group.min_member);
-        let there = context.group_sizes.get(&*id).copied().unwrap_or(0);
-        let min_member = stated.unwrap_or_else(|| there.saturating_add(members.made));
-        let scope = if members.near.is_some() { GangScope::Zone } else { GangScope::Cluster };
-        agreed.insert(Arc::clone(&id), Arc::new(Gang { id, min_member, scope }));
+        let (gang, problem) = members.agree(&id, context);
+        told.extend(problem);
+        agreed.insert(id, Arc::new(gang));
     }
     for pod in pods {
         if let Some(gang) = &mut pod.gang

@@ -15,6 +15,7 @@ mod class;
 mod constraints;
 mod context;
 mod controller;
+mod daemon_set;
 mod defaults;
 mod document;
 mod error;
@@ -35,8 +36,8 @@ use std::sync::Arc;
 
 use assay_core::catalog::types_of_pools;
 use assay_core::model::{
-    AttachedVolume, DaemonSet, Labels, Node, NodeClass, NodePool, Plan, Pod, PodId, PodSpec, PoolReason,
-    ReasonCode, Snapshot, Unschedulable,
+    DaemonSet, Labels, Node, NodeClass, NodePool, Plan, Pod, PodId, PodSpec, PoolReason, ReasonCode,
+    Snapshot, Unschedulable,
 };
 
 pub use document::{Source, read_sources};
@@ -45,7 +46,7 @@ pub(crate) use error::problem_of;
 pub use pod::{PodTemplateError, pod_spec_from_value};
 pub(crate) use pool::parse_duration;
 
-use constraints::Subject;
+use claim::Around;
 use document::Document;
 use objects::Meta;
 
@@ -112,7 +113,13 @@ impl Manifests {
             classes,
             ..Snapshot::default()
         };
-        let claims: Vec<_> = self.claims.into_iter().map(|object| object.resolve(&snapshot)).collect();
+        let claims = self.claims.iter().map(|object| {
+            let pool = snapshot.pools.iter().find(|pool| object.pool() == Some(&pool.name));
+            let types = snapshot.instance_types.get(object.node_class(pool));
+            let node = snapshot.nodes.iter().find(|node| object.is_of(node)).map(|node| &node.name);
+            object.resolve(Around { pool, types: types.map_or(&[], |types| types.as_slice()), node })
+        });
+        let claims: Vec<_> = claims.collect();
         snapshot.node_claims = claims;
         snapshot
     }
@@ -161,17 +168,8 @@ impl Reader {
             }
             "DaemonSet" => {
                 let meta = self.meta(document)?;
-                let template = document.typed::<objects::Workload>()?.spec.template;
-                let template: objects::PodTemplate = document.typed_at("spec.template", &template)?;
-                template.metadata.check(document, "spec.template.metadata")?;
-                let namespace = meta.pod_id().namespace;
-                let labels = &template.metadata.labels;
-                let subject = Subject { document, context: &self.context, namespace: &namespace, labels };
-                let spec = pod::spec(subject, "spec.template.spec", &template.spec)?;
-                // Room is kept all the same: the class is most likely there where the input comes from.
-                let runtime = self.context.check_runtime(document, "spec.template.spec", &template.spec);
-                self.read.warnings.extend(runtime.err().map(|error| error.to_string()));
-                self.read.daemon_sets.push(DaemonSet { id: meta.pod_id(), spec: Arc::new(spec) });
+                let warnings = &mut self.read.warnings;
+                self.read.daemon_sets.push(daemon_set::read(document, &meta, &self.context, warnings)?);
             }
             "Node" => {
                 let meta = self.meta(document)?;
@@ -295,10 +293,7 @@ impl Reader {
         let told = gang::settle(&mut self.read.pods, as_objects, &self.context);
         self.read.warnings.extend(told);
         for node in &mut self.read.nodes {
-            for (driver, count) in self.context.volume_limits.get(&*node.name).into_iter().flatten() {
-                // A limit of nothing is a limit too.
-                node.allocatable.extended.insert(AttachedVolume::limit_name(driver), *count);
-            }
+            self.context.limit_volumes(node);
         }
         // Input without any class is a sketch. Input with some that lacks one is most likely misspelt.
         let classes: BTreeSet<&str> = self.read.classes.iter().map(|class| class.name.as_str()).collect();

@@ -33,7 +33,7 @@ struct NodeStatus {
     conditions: Vec<Condition>,
 }
 
-pub(super) fn read(
+pub(crate) fn read(
     document: &Document,
     meta: &Meta,
     warnings: &mut Vec<String>,

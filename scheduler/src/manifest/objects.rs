@@ -18,18 +18,18 @@ use super::syntax;
 /// Metadata of an object.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub(super) struct Meta {
-    pub(super) name: String,
-    pub(super) generate_name: String,
+pub(crate) struct Meta {
+    pub(crate) name: String,
+    pub(crate) generate_name: String,
     /// Whether `name` was made from `generate_name`.
     #[serde(skip)]
-    pub(super) is_generated: bool,
-    pub(super) namespace: String,
-    pub(super) labels: Labels,
-    pub(super) annotations: Labels,
-    pub(super) creation_timestamp: Option<String>,
-    pub(super) deletion_timestamp: Option<String>,
-    pub(super) owner_references: Vec<OwnerReference>,
+    pub(crate) is_generated: bool,
+    pub(crate) namespace: String,
+    pub(crate) labels: Labels,
+    pub(crate) annotations: Labels,
+    pub(crate) creation_timestamp: Option<String>,
+    pub(crate) deletion_timestamp: Option<String>,
+    pub(crate) owner_references: Vec<OwnerReference>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -40,7 +40,7 @@ struct WithMeta {
 
 impl Meta {
     /// Metadata of a document; a name is required.
-    pub(super) fn read(document: &Document) -> Result<Self, ManifestError> {
+    pub(crate) fn read(document: &Document) -> Result<Self, ManifestError> {
         let WithMeta { metadata } = document.typed()?;
         if metadata.name.is_empty() && metadata.generate_name.is_empty() {
             return Err(document.error("metadata.name", "expected a name, found none"));
@@ -49,13 +49,13 @@ impl Meta {
     }
 
     /// Whether the API server would take its labels and annotations; `path` is where the metadata stands.
-    pub(super) fn check(&self, document: &Document, path: &str) -> Result<(), ManifestError> {
+    pub(crate) fn check(&self, document: &Document, path: &str) -> Result<(), ManifestError> {
         syntax::check_labels(document, &format!("{path}.labels"), &self.labels)?;
         syntax::check_annotations(document, &format!("{path}.annotations"), &self.annotations)
     }
 
     /// Its owners, with its own namespace.
-    pub(super) fn owners(&self) -> Vec<Owner> {
+    pub(crate) fn owners(&self) -> Vec<Owner> {
         let namespace = self.pod_id().namespace;
         let owner = |owner: &OwnerReference| Owner {
             namespace: Arc::clone(&namespace),
@@ -66,7 +66,7 @@ impl Meta {
     }
 
     /// Namespace and name.
-    pub(super) fn pod_id(&self) -> PodId {
+    pub(crate) fn pod_id(&self) -> PodId {
         let namespace = if self.namespace.is_empty() { "default" } else { &self.namespace };
         let name = if self.name.is_empty() { &self.generate_name } else { &self.name };
         PodId::new(namespace, name)
@@ -74,7 +74,7 @@ impl Meta {
 }
 
 /// A time of a document's metadata; the beginning of time where there is none.
-pub(super) fn timestamp(document: &Document, text: Option<&str>) -> Result<Timestamp, ManifestError> {
+pub(crate) fn timestamp(document: &Document, text: Option<&str>) -> Result<Timestamp, ManifestError> {
     let Some(text) = text else { return Ok(Timestamp::default()) };
     let parsed: jiff::Timestamp = text.parse().map_err(|_| {
         let field = "metadata.creationTimestamp";
@@ -83,12 +83,12 @@ pub(super) fn timestamp(document: &Document, text: Option<&str>) -> Result<Times
     Ok(Timestamp(u64::try_from(parsed.as_millisecond()).unwrap_or(0)))
 }
 
-#[derive(Debug, Clone, Deserialize)]
-pub(super) struct OwnerReference {
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Deserialize)]
+pub(crate) struct OwnerReference {
     #[serde(default)]
-    pub(super) kind: String,
+    pub(crate) kind: String,
     #[serde(default)]
-    pub(super) name: String,
+    pub(crate) name: String,
 }
 
 /// Deployment, ReplicaSet, ReplicationController, StatefulSet, Job or DaemonSet.
@@ -152,7 +152,7 @@ pub(super) struct PodTemplate {
 }
 
 #[derive(Debug, Clone, Deserialize)]
-pub(super) struct PodObject {
+pub(crate) struct PodObject {
     pub(super) spec: PodSpec,
     #[serde(default)]
     pub(super) status: PodStatus,

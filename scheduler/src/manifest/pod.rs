@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use assay_core::model::{Labels, Pod, PodOwner, PodPhase, PodSpec, ReasonCode, Rejection};
+use assay_core::model::{
+    Gang, Labels, Pod, PodId, PodOwner, PodPhase, PodSpec, ReasonCode, Rejection, Timestamp,
+};
 use assay_core::requirement::Requirement;
 use serde_json::{Value, json};
 
@@ -31,32 +33,124 @@ pub fn pod_spec_from_value(file: &str, what: &str, value: Value) -> Result<PodSp
 
 /// A pod.
 pub(super) fn read(document: &Document, meta: &Meta, context: &Context) -> Result<Pod, ManifestError> {
-    meta.check(document, "metadata")?;
-    let mut object: PodObject = document.typed()?;
-    let id = meta.pod_id();
-    let subject = Subject { document, context, namespace: &id.namespace, labels: &meta.labels };
-    amounts::set_aside(&mut object);
-    let mut spec = spec(subject, "spec", &object.spec)?;
-    // A pod that an API server has taken in had its class then.
-    if object.spec.node_name.is_empty() && meta.creation_timestamp.is_none() {
-        context.check_runtime(document, "spec", &object.spec)?;
-    }
-    let node = Some(object.spec.node_name).filter(|name| !name.is_empty());
-    let mut needs = context.storage.needs((&id.namespace, &id.name), &object.spec.volumes, &[]);
-    if node.is_some() {
-        // It runs: what may be wrong with its claims is over.
-        needs.rejections.clear();
-        needs.topology.clear();
-    }
-    apply(&needs, &mut spec);
-    let phase = match object.status.phase.as_str() {
+    let object: PodObject = document.typed()?;
+    let phase = phase(&object.status.phase);
+    let node = Some(object.spec.node_name.as_str()).filter(|name| !name.is_empty()).map(Arc::from);
+    let volumes = object.spec.volumes.clone();
+    let template = Template::read(document, meta, object, context)?;
+    let own = Own {
+        id: meta.pod_id(),
+        node,
+        phase,
+        created: timestamp(document, meta.creation_timestamp.as_deref())?,
+        is_admitted: meta.creation_timestamp.is_some(),
+        terminating: meta.deletion_timestamp.is_some(),
+        labels: Arc::new(meta.labels.clone()),
+        annotations: Arc::new(meta.annotations.clone()),
+        volumes: &volumes,
+    };
+    template.pod(own, context)
+}
+
+/// How far a pod got, as its status says.
+pub(crate) fn phase(text: &str) -> PodPhase {
+    match text {
         "" | "Pending" => PodPhase::Pending,
         "Succeeded" | "Failed" => PodPhase::Finished,
         _ => PodPhase::Running,
-    };
+    }
+}
+
+/// What pods with the same namespace, labels, annotations, owners and spec have in common; their volumes are each one's own.
+#[derive(Debug, Clone)]
+pub(crate) struct Template {
+    spec: Arc<PodSpec>,
+    priority: i32,
+    owner: PodOwner,
+    /// Before its pods have met the others of their gang.
+    gang: Option<Arc<Gang>>,
+    /// What is said of a pod that no API server has admitted yet.
+    unknown_runtime: Option<ManifestError>,
+}
+
+/// What is one pod's own.
+#[derive(Debug)]
+pub(crate) struct Own<'a> {
+    pub(crate) id: PodId,
+    pub(crate) node: Option<Arc<str>>,
+    pub(crate) phase: PodPhase,
+    pub(crate) created: Timestamp,
+    /// Whether an API server has taken it in.
+    pub(crate) is_admitted: bool,
+    pub(crate) terminating: bool,
+    pub(crate) labels: Arc<Labels>,
+    pub(crate) annotations: Arc<Labels>,
+    pub(crate) volumes: &'a [Value],
+}
+
+impl Template {
+    /// Reads what a pod has in common with its siblings.
+    pub(crate) fn read(
+        document: &Document,
+        meta: &Meta,
+        mut object: PodObject,
+        context: &Context,
+    ) -> Result<Self, ManifestError> {
+        meta.check(document, "metadata")?;
+        let id = meta.pod_id();
+        let subject = Subject { document, context, namespace: &id.namespace, labels: &meta.labels };
+        amounts::set_aside(&mut object);
+        let class = &object.spec.priority_class_name;
+        Ok(Self {
+            spec: Arc::new(spec(subject, "spec", &object.spec)?),
+            priority: context.priority(document, "spec", object.spec.priority, class)?,
+            owner: owner(meta),
+            gang: gang::of_pod(document, context, &id.namespace, &meta.labels, &meta.annotations)?
+                .or_else(|| context.gang_of_job(meta)),
+            unknown_runtime: context.check_runtime(document, "spec", &object.spec).err(),
+        })
+    }
+
+    /// A pod of it.
+    pub(crate) fn pod(&self, own: Own<'_>, context: &Context) -> Result<Pod, ManifestError> {
+        // A pod that an API server has taken in had its class then.
+        if let Some(error) = &self.unknown_runtime
+            && own.node.is_none()
+            && !own.is_admitted
+        {
+            return Err(error.clone());
+        }
+        let mut needs = context.storage.needs((&own.id.namespace, &own.id.name), own.volumes, &[]);
+        if own.node.is_some() {
+            // It runs: what may be wrong with its claims is over.
+            needs.rejections.clear();
+            needs.topology.clear();
+        }
+        let mut spec = Arc::clone(&self.spec);
+        if !needs.topology.is_empty() || !needs.rejections.is_empty() {
+            apply(&needs, Arc::make_mut(&mut spec));
+        }
+        Ok(Pod {
+            labels: own.labels,
+            annotations: own.annotations,
+            priority: self.priority,
+            created: own.created,
+            phase: own.phase,
+            owner: self.owner,
+            node: own.node,
+            terminating: own.terminating,
+            volumes: needs.attached.into(),
+            gang: self.gang.clone(),
+            ..Pod::new(own.id, spec)
+        })
+    }
+}
+
+/// Who made a pod.
+pub(crate) fn owner(meta: &Meta) -> PodOwner {
     let mirror = meta.annotations.contains_key("kubernetes.io/config.mirror");
     let owned_by = |kind: &str| meta.owner_references.iter().any(|owner| owner.kind == kind);
-    let owner = if mirror || owned_by("Node") {
+    if mirror || owned_by("Node") {
         PodOwner::Node
     } else if owned_by("DaemonSet") {
         PodOwner::DaemonSet
@@ -64,21 +158,7 @@ pub(super) fn read(document: &Document, meta: &Meta, context: &Context) -> Resul
         PodOwner::Nobody
     } else {
         PodOwner::Controller
-    };
-    let class = &object.spec.priority_class_name;
-    Ok(Pod {
-        labels: Arc::new(meta.labels.clone()),
-        annotations: Arc::new(meta.annotations.clone()),
-        priority: context.priority(document, "spec", object.spec.priority, class)?,
-        created: timestamp(document, meta.creation_timestamp.as_deref())?,
-        phase,
-        owner,
-        node: node.map(Into::into),
-        terminating: meta.deletion_timestamp.is_some(),
-        volumes: needs.attached.into(),
-        gang: gang::of_pod(document, context, &id.namespace, &meta.labels, &meta.annotations)?,
-        ..Pod::new(id, Arc::new(spec))
-    })
+    }
 }
 
 /// Adds what volumes ask for to a spec.
@@ -119,7 +199,7 @@ pub(super) fn spec(
     if topology_spread.is_empty() && !context.default_spread.is_empty() {
         let owner = context.selector_of_owner(document);
         topology_spread = context.default_spread.of_pod(
-            &context.services,
+            context.services.values(),
             subject.namespace,
             subject.labels,
             owner.as_deref(),

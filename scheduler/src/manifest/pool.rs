@@ -90,7 +90,7 @@ struct BudgetObject {
 }
 
 /// A pool; `None` for a static one, whose size its owner decides.
-pub(super) fn read(
+pub(crate) fn read(
     document: &Document,
     meta: Meta,
     warnings: &mut Vec<String>,

@@ -7,7 +7,7 @@ mod object;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use assay_core::model::{AttachedVolume, ReasonCode, Rejection};
@@ -15,6 +15,7 @@ use assay_core::requirement::Requirement;
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::context::Touched;
 use super::document::Document;
 use super::error::ManifestError;
 use super::objects::Meta;
@@ -23,13 +24,13 @@ use object::{Claim, Class, Volume};
 
 /// The volumes, claims and classes of the input.
 #[derive(Debug, Default)]
-pub(super) struct Storage {
+pub(crate) struct Storage {
     /// By namespace and name.
     claims: BTreeMap<String, Claim>,
     volumes: BTreeMap<String, Volume>,
     classes: BTreeMap<String, Class>,
-    /// Class of claims that name none: the newest of those marked so.
-    default_class: Option<(String, String)>,
+    /// Claims that name each volume, by namespace and name.
+    claims_of: BTreeMap<String, BTreeSet<String>>,
 }
 
 const DISK_DRIVER: &str = "disk.csi.azure.com";
@@ -50,33 +51,77 @@ pub(super) struct Needs {
 }
 
 impl Storage {
-    /// Reads a document of one of these kinds, passes over others.
-    pub(super) fn read(&mut self, document: &Document) -> Result<(), ManifestError> {
+    /// Takes in an object of one of these kinds, in place of what it said before; tells what that changes.
+    pub(super) fn apply(&mut self, document: &Document) -> Result<Option<Touched>, ManifestError> {
+        let meta = Meta::read(document)?;
         match document.kind.as_str() {
             "PersistentVolumeClaim" => {
-                let meta = Meta::read(document)?;
-                self.claims.insert(meta.pod_id().to_string(), Claim::read(document, &meta)?);
+                let id = meta.pod_id().to_string();
+                let claim = Claim::read(document, &meta)?;
+                if self.claims.get(&id) == Some(&claim) {
+                    return Ok(None);
+                }
+                self.forget_claim(&id);
+                self.claims_of.entry(claim.spec.volume_name.clone()).or_default().insert(id.clone());
+                self.claims.insert(id.clone(), claim);
+                Ok(Some(Touched::Claim(id)))
             }
             "PersistentVolume" => {
-                let meta = Meta::read(document)?;
                 let volume = Volume::read(document, &meta)?;
-                self.volumes.insert(meta.name, volume);
+                if self.volumes.get(&meta.name) == Some(&volume) {
+                    return Ok(None);
+                }
+                self.volumes.insert(meta.name.clone(), volume);
+                Ok(Some(Touched::Volume(meta.name)))
             }
             "StorageClass" => {
-                let class = Class::read(document)?;
-                let meta = Meta::read(document)?;
-                let mark = meta.annotations.get("storageclass.kubernetes.io/is-default-class");
-                if mark.is_some_and(|mark| mark == "true") {
-                    let candidate = (meta.creation_timestamp.clone().unwrap_or_default(), meta.name.clone());
-                    if self.default_class.as_ref().is_none_or(|newest| *newest < candidate) {
-                        self.default_class = Some(candidate);
-                    }
+                let class = Class::read(document, &meta)?;
+                if self.classes.get(&meta.name) == Some(&class) {
+                    return Ok(None);
                 }
                 self.classes.insert(meta.name, class);
+                Ok(Some(Touched::StorageClasses))
             }
-            _ => {}
+            _ => Ok(None),
         }
-        Ok(())
+    }
+
+    /// Forgets an object; tells what that changes.
+    pub(super) fn remove(&mut self, kind: &str, namespace: &str, name: &str) -> Option<Touched> {
+        match kind {
+            "PersistentVolumeClaim" => {
+                let id = format!("{namespace}/{name}");
+                self.forget_claim(&id).then_some(Touched::Claim(id))
+            }
+            "PersistentVolume" => self.volumes.remove(name).map(|_| Touched::Volume(name.to_owned())),
+            "StorageClass" => self.classes.remove(name).map(|_| Touched::StorageClasses),
+            _ => None,
+        }
+    }
+
+    /// Claims that name a volume.
+    #[allow(dead_code, reason = "for the driver of a running cluster")]
+    pub(crate) fn claims_of(&self, volume: &str) -> impl Iterator<Item = &String> {
+        self.claims_of.get(volume).into_iter().flatten()
+    }
+
+    fn forget_claim(&mut self, id: &str) -> bool {
+        let Some(claim) = self.claims.remove(id) else { return false };
+        let volume = &claim.spec.volume_name;
+        if let Some(claims) = self.claims_of.get_mut(volume) {
+            claims.remove(id);
+            if claims.is_empty() {
+                self.claims_of.remove(volume);
+            }
+        }
+        true
+    }
+
+    /// Class of claims that name none: the newest of those marked so.
+    fn default_class(&self) -> Option<&String> {
+        let marked =
+            self.classes.iter().filter_map(|(name, class)| Some((class.default_since.as_ref()?, name)));
+        marked.max().map(|(_, name)| name)
     }
 
     /// What volumes of a pod ask for. `made` are claims that the pod's controller makes for it, by the volume's name.
@@ -155,8 +200,8 @@ impl Storage {
     fn of_unbound(&self, id: &str, spec: &ClaimSpec, needs: &mut Needs) {
         let named = spec.storage_class_name.as_ref().filter(|name| !name.is_empty());
         // An empty name asks for no class at all.
-        let default = self.default_class.as_ref().map(|(_, name)| name);
-        let name = named.or_else(|| default.filter(|_| spec.storage_class_name.is_none()));
+        let is_silent = spec.storage_class_name.is_none();
+        let name = named.or_else(|| self.default_class().filter(|_| is_silent));
         let Some(name) = name else {
             return reject(needs, format!("claim {id} is not bound and has no storage class"));
         };

@@ -16,7 +16,7 @@ use super::DISK_DRIVER;
 pub(super) const DISK_ZONE: &str = "topology.disk.csi.azure.com/zone";
 
 /// A claim.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Claim {
     pub(super) spec: ClaimSpec,
     pub(super) phase: String,
@@ -25,7 +25,7 @@ pub(super) struct Claim {
 }
 
 /// A claim as a pod, a template or an object says it.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(in crate::manifest) struct ClaimSpec {
     pub(super) volume_name: String,
@@ -33,7 +33,7 @@ pub(in crate::manifest) struct ClaimSpec {
 }
 
 /// A volume that is there.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub(super) struct Volume {
     /// Alternatives, each a conjunction; none where it can be reached from every node.
     pub(super) terms: Vec<Vec<Requirement>>,
@@ -43,11 +43,13 @@ pub(super) struct Volume {
 }
 
 /// A storage class.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub(super) struct Class {
     pub(super) provisioner: String,
     pub(super) waits_for_pod: bool,
     pub(super) terms: Vec<Vec<Requirement>>,
+    /// When it was made, where it is marked as the class of claims that name none.
+    pub(super) default_since: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -176,8 +178,10 @@ impl Volume {
 }
 
 impl Class {
-    pub(super) fn read(document: &Document) -> Result<Self, ManifestError> {
+    pub(super) fn read(document: &Document, meta: &Meta) -> Result<Self, ManifestError> {
         let class: ClassObject = document.typed()?;
+        let mark = meta.annotations.get("storageclass.kubernetes.io/is-default-class");
+        let is_default = mark.is_some_and(|mark| mark == "true");
         let term = |allowed: &AllowedTopology| {
             let expressions = allowed.match_label_expressions.iter();
             expressions
@@ -188,6 +192,7 @@ impl Class {
             waits_for_pod: class.volume_binding_mode == "WaitForFirstConsumer",
             terms: class.allowed_topologies.iter().map(term).collect(),
             provisioner: class.provisioner,
+            default_since: is_default.then(|| meta.creation_timestamp.clone().unwrap_or_default()),
         })
     }
 }

@@ -10,7 +10,7 @@ fn storage(objects: &[Value]) -> Storage {
     for object in objects {
         let kind = object["kind"].as_str().unwrap().to_owned();
         let document = Document { file: "-".to_owned(), number: 1, kind, value: object.clone() };
-        storage.read(&document).unwrap();
+        storage.apply(&document).unwrap();
     }
     storage
 }
