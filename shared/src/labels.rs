@@ -18,6 +18,8 @@ pub mod kubernetes {
     pub const ZONE: &str = "topology.kubernetes.io/zone";
     /// Windows build of the node.
     pub const WINDOWS_BUILD: &str = "node.kubernetes.io/windows-build";
+    /// Any value takes the node out of the load balancers' backends.
+    pub const EXCLUDE_FROM_BALANCERS: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
 
     /// Older spellings that mean the same, as (alias, name).
     pub const ALIASES: &[(&str, &str)] = &[
@@ -45,6 +47,14 @@ pub mod karpenter {
     pub const DISRUPTED_TAINT: &str = "karpenter.sh/disrupted";
     /// Taint on a node that has not registered yet.
     pub const UNREGISTERED_TAINT: &str = "karpenter.sh/unregistered";
+    /// Annotation: hash of the template of a pool, or of the one a claim was made from.
+    pub const NODEPOOL_HASH: &str = "karpenter.sh/nodepool-hash";
+    /// Label: whoever bootstraps this node sees to its taints.
+    pub const DO_NOT_SYNC_TAINTS: &str = "karpenter.sh/do-not-sync-taints";
+    /// Annotation of a claim: by when its pods are gone whatever holds them.
+    pub const TERMINATION_TIMESTAMP: &str = "karpenter.sh/nodeclaim-termination-timestamp";
+    /// Value of [`EXCLUDE_FROM_BALANCERS`](super::kubernetes::EXCLUDE_FROM_BALANCERS) on a node that is being removed.
+    pub const EXCLUDED_BY: &str = "karpenter";
 }
 
 /// Labels of the Azure provider.

@@ -4,9 +4,11 @@
 //! counted as the cheapest type and offering they allow, which is what the provider would ask for first.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use assay_core::catalog::{CapacityType, InstanceType, Offering};
 use assay_core::engine::labels_of;
+use assay_core::lifecycle;
 use assay_core::model::{ClaimState, Labels, Node, NodeClaim, NodePool, ResourceList, Taint, Timestamp};
 use assay_core::requirement::{Requirements, ValueSet};
 use assay_shared::labels::{karpenter, kubernetes};
@@ -15,8 +17,8 @@ use serde::Deserialize;
 
 use super::document::Document;
 use super::error::ManifestError;
-use super::objects::{Condition, Expression, Meta, Quantities, TaintObject, holds, timestamp};
-use super::{amounts, node_terms, taints};
+use super::objects::{Condition, Expression, Meta, Quantities, TaintObject, holds, time, timestamp};
+use super::{amounts, node_terms, pool, taints};
 
 #[derive(Debug, Deserialize)]
 struct Object {
@@ -34,6 +36,9 @@ struct Spec {
     resources: Resources,
     #[serde(default)]
     taints: Vec<TaintObject>,
+    #[serde(default)]
+    startup_taints: Vec<TaintObject>,
+    termination_grace_period: Option<String>,
     #[serde(default)]
     node_class_ref: ClassRef,
 }
@@ -73,9 +78,16 @@ pub(crate) struct ClaimObject {
     requests: ResourceList,
     capacity: ResourceList,
     allocatable: ResourceList,
+    annotations: Labels,
     taints: Vec<Taint>,
+    startup_taints: Vec<Taint>,
+    termination_grace_period: Option<Duration>,
     state: ClaimState,
+    since: Timestamp,
     created: Timestamp,
+    deleting: Option<Timestamp>,
+    terminate_by: Option<Timestamp>,
+    disruption_reason: Option<String>,
     node_name: String,
     provider_id: String,
 }
@@ -90,17 +102,12 @@ pub(crate) fn read(document: &Document, meta: Meta) -> Result<ClaimObject, Manif
         .intersect(&Requirements::from_labels(&meta.labels));
     let owner = meta.owner_references.iter().find(|owner| owner.kind == "NodePool");
     let pool = meta.labels.get(karpenter::NODEPOOL).or_else(|| owner.map(|owner| &owner.name)).cloned();
-    let state = if meta.deletion_timestamp.is_some() {
-        ClaimState::Terminating
-    } else {
-        let reached = [
-            ("Initialized", ClaimState::Initialized),
-            ("Registered", ClaimState::Registered),
-            ("Launched", ClaimState::Launched),
-        ];
-        let reached = reached.into_iter().find(|(condition, _)| holds(&status.conditions, condition));
-        reached.map_or(ClaimState::Pending, |(_, state)| state)
-    };
+    let created = timestamp(document, meta.creation_timestamp.as_deref())?;
+    let deleting = time(document, "metadata.deletionTimestamp", meta.deletion_timestamp.as_deref())?;
+    let (state, since) = reached(document, &status.conditions, created, deleting)?;
+    let annotated = meta.annotations.get(karpenter::TERMINATION_TIMESTAMP).map(String::as_str);
+    let field = format!("metadata.annotations[{}]", karpenter::TERMINATION_TIMESTAMP);
+    let decided = status.conditions.iter().find(|condition| condition.name == "DisruptionReason");
     Ok(ClaimObject {
         pool,
         node_class: Some(spec.node_class_ref.name)
@@ -111,13 +118,40 @@ pub(crate) fn read(document: &Document, meta: Meta) -> Result<ClaimObject, Manif
         capacity: amounts::read(document, "status.capacity", &status.capacity)?,
         allocatable: amounts::read(document, "status.allocatable", &status.allocatable)?,
         taints: taints::taints(document, "spec.taints", &spec.taints)?,
+        startup_taints: taints::taints(document, "spec.startupTaints", &spec.startup_taints)?,
+        termination_grace_period: spec
+            .termination_grace_period
+            .map(|text| pool::duration(document, "spec.terminationGracePeriod", &text))
+            .transpose()?,
         state,
-        created: timestamp(document, meta.creation_timestamp.as_deref())?,
+        since,
+        created,
+        deleting,
+        terminate_by: time(document, &field, annotated)?,
+        disruption_reason: decided
+            .filter(|condition| condition.status == "True")
+            .map(|condition| condition.reason.clone()),
+        annotations: meta.annotations,
         node_name: status.node_name,
         provider_id: status.provider_id,
         name: meta.name,
         labels: meta.labels,
     })
+}
+
+/// How far a claim got, and since when.
+fn reached(
+    document: &Document,
+    conditions: &[Condition],
+    created: Timestamp,
+    deleting: Option<Timestamp>,
+) -> Result<(ClaimState, Timestamp), ManifestError> {
+    let told = |state: ClaimState| state.condition().is_some_and(|name| holds(conditions, name));
+    let state = lifecycle::recorded(told, deleting.is_some());
+    let condition = conditions.iter().find(|condition| Some(condition.name.as_str()) == state.condition());
+    let since = condition.and_then(|condition| condition.since.as_deref());
+    let since = time(document, "status.conditions[].lastTransitionTime", since)?;
+    Ok((state, deleting.or(since).unwrap_or(created)))
 }
 
 /// What is around a claim, that its object leaves open.
@@ -172,6 +206,7 @@ impl ClaimObject {
         };
         NodeClaim {
             name: self.name.as_str().into(),
+            node_class: self.node_class(pool).clone(),
             pool: self.pool.clone().unwrap_or_default(),
             instance_type: told(kubernetes::INSTANCE_TYPE)
                 .or_else(|| kind.map(|kind| Arc::clone(&kind.name)))
@@ -191,9 +226,18 @@ impl ClaimObject {
             capacity,
             allocatable,
             labels,
+            annotations: self.annotations.clone(),
             taints: self.taints.clone(),
+            startup_taints: self.startup_taints.clone(),
+            termination_grace_period: self.termination_grace_period,
+            template_hash: self.annotations.get(karpenter::NODEPOOL_HASH).cloned(),
             state: self.state,
+            since: self.since,
             created: self.created,
+            deleting: self.deleting,
+            terminate_by: self.terminate_by,
+            disruption_reason: self.disruption_reason.clone(),
+            provider_id: Some(self.provider_id.clone()).filter(|id| !id.is_empty()),
             node: node
                 .cloned()
                 .or_else(|| Some(self.node_name.as_str()).filter(|name| !name.is_empty()).map(Arc::from)),

@@ -75,12 +75,20 @@ impl Meta {
 
 /// A time of a document's metadata; the beginning of time where there is none.
 pub(crate) fn timestamp(document: &Document, text: Option<&str>) -> Result<Timestamp, ManifestError> {
-    let Some(text) = text else { return Ok(Timestamp::default()) };
+    Ok(time(document, "metadata.creationTimestamp", text)?.unwrap_or_default())
+}
+
+/// A time in a field that may be missing.
+pub(crate) fn time(
+    document: &Document,
+    field: &str,
+    text: Option<&str>,
+) -> Result<Option<Timestamp>, ManifestError> {
+    let Some(text) = text else { return Ok(None) };
     let parsed: jiff::Timestamp = text.parse().map_err(|_| {
-        let field = "metadata.creationTimestamp";
         document.error(field, format!("expected a time such as 2026-01-31T12:00:00Z, found {text:?}"))
     })?;
-    Ok(Timestamp(u64::try_from(parsed.as_millisecond()).unwrap_or(0)))
+    Ok(Some(Timestamp(u64::try_from(parsed.as_millisecond()).unwrap_or(0))))
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Deserialize)]
@@ -137,6 +145,10 @@ pub(super) struct Condition {
     pub(super) name: String,
     #[serde(default)]
     pub(super) status: String,
+    #[serde(default)]
+    pub(super) reason: String,
+    #[serde(default, rename = "lastTransitionTime")]
+    pub(super) since: Option<String>,
 }
 
 /// Whether a condition is true.
@@ -188,6 +200,7 @@ pub(super) struct PodSpec {
     pub(super) resources: Resources,
     pub(super) priority: Option<i32>,
     pub(super) priority_class_name: String,
+    pub(super) termination_grace_period_seconds: Option<u32>,
     pub(super) runtime_class_name: String,
     pub(super) topology_spread_constraints: Vec<SpreadConstraint>,
     pub(super) volumes: Vec<Value>,

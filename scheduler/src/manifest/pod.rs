@@ -1,6 +1,7 @@
 //! Pods: whose they are and what they need.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use assay_core::model::{
     Gang, Labels, Pod, PodId, PodOwner, PodPhase, PodSpec, ReasonCode, Rejection, Timestamp,
@@ -12,7 +13,7 @@ use super::constraints::{self, Subject};
 use super::context::Context;
 use super::document::Document;
 use super::error::ManifestError;
-use super::objects::{self, Meta, PodObject, timestamp};
+use super::objects::{self, Meta, PodObject, time, timestamp};
 use super::storage::Needs;
 use super::{aligned, amounts, gang, node_terms, syntax, taints};
 
@@ -44,7 +45,7 @@ pub(super) fn read(document: &Document, meta: &Meta, context: &Context) -> Resul
         phase,
         created: timestamp(document, meta.creation_timestamp.as_deref())?,
         is_admitted: meta.creation_timestamp.is_some(),
-        terminating: meta.deletion_timestamp.is_some(),
+        terminating: time(document, "metadata.deletionTimestamp", meta.deletion_timestamp.as_deref())?,
         labels: Arc::new(meta.labels.clone()),
         annotations: Arc::new(meta.annotations.clone()),
         volumes: &volumes,
@@ -66,6 +67,7 @@ pub(crate) fn phase(text: &str) -> PodPhase {
 pub(crate) struct Template {
     spec: Arc<PodSpec>,
     priority: i32,
+    grace: Duration,
     owner: PodOwner,
     /// Before its pods have met the others of their gang.
     gang: Option<Arc<Gang>>,
@@ -82,7 +84,8 @@ pub(crate) struct Own<'a> {
     pub(crate) created: Timestamp,
     /// Whether an API server has taken it in.
     pub(crate) is_admitted: bool,
-    pub(crate) terminating: bool,
+    /// By when its kubelet ends it, once its deletion has begun.
+    pub(crate) terminating: Option<Timestamp>,
     pub(crate) labels: Arc<Labels>,
     pub(crate) annotations: Arc<Labels>,
     pub(crate) volumes: &'a [Value],
@@ -101,8 +104,10 @@ impl Template {
         let subject = Subject { document, context, namespace: &id.namespace, labels: &meta.labels };
         amounts::set_aside(&mut object);
         let class = &object.spec.priority_class_name;
+        let grace = object.spec.termination_grace_period_seconds;
         Ok(Self {
             spec: Arc::new(spec(subject, "spec", &object.spec)?),
+            grace: grace.map_or(Pod::DEFAULT_GRACE, |seconds| Duration::from_secs(seconds.into())),
             priority: context.priority(document, "spec", object.spec.priority, class)?,
             owner: owner(meta),
             gang: gang::of_pod(document, context, &id.namespace, &meta.labels, &meta.annotations)?
@@ -139,6 +144,7 @@ impl Template {
             owner: self.owner,
             node: own.node,
             terminating: own.terminating,
+            termination_grace: self.grace,
             volumes: needs.attached.into(),
             gang: self.gang.clone(),
             ..Pod::new(own.id, spec)

@@ -202,6 +202,9 @@ pub(crate) fn read(
             .map(|text| duration(document, &format!("{path}.terminationGracePeriod"), text))
             .transpose()?,
         mismatch_policy,
+        template_hash: None,
+        problem: None,
+        deleting: meta.deletion_timestamp.is_some(),
     }))
 }
 
@@ -277,7 +280,7 @@ fn wait(document: &Document, field: &str, text: &str) -> Result<Wait, ManifestEr
     if text == "Never" { Ok(Wait::Never) } else { duration(document, field, text).map(Wait::After) }
 }
 
-fn duration(document: &Document, field: &str, text: &str) -> Result<Duration, ManifestError> {
+pub(super) fn duration(document: &Document, field: &str, text: &str) -> Result<Duration, ManifestError> {
     parse_duration(text).ok_or_else(|| {
         document.error(field, format!("expected a duration such as 30s, 5m, 1h30m, found {text:?}"))
     })

@@ -11,7 +11,7 @@ use std::time::Duration;
 use assay_agent::tree::Machine;
 use assay_core::catalog::{CapacityType, Catalog, CatalogError};
 use assay_core::engine::{Effect, Engine, Event, EventKind, LaunchError, Settings};
-use assay_core::model::{Labels, Node, NodeClaim, ResourceList, Timestamp};
+use assay_core::model::{Labels, Node, NodeClaim, NodeClass, ResourceList, Timestamp};
 use assay_core::profile::ProfileStore;
 use assay_shared::labels::hardware;
 use assay_shared::protocol::Notice;
@@ -102,6 +102,12 @@ impl World {
         let start = Timestamp(0);
         for class in &scenario.manifests.classes {
             engine.handle(start, Event::ClassApplied(Box::new(class.clone())));
+        }
+        for pool in &scenario.manifests.pools {
+            if !scenario.manifests.classes.iter().any(|class| class.name == pool.node_class) {
+                let class = NodeClass::with_defaults(&pool.node_class);
+                engine.handle(start, Event::ClassApplied(Box::new(class)));
+            }
         }
         for pool in &scenario.manifests.pools {
             engine.handle(start, Event::PoolApplied(Box::new(pool.clone())));
@@ -305,7 +311,7 @@ impl World {
             name: Arc::clone(name),
             labels: claim.labels.clone(),
             annotations: Default::default(),
-            taints: claim.taints.clone(),
+            taints: claim.taints.iter().chain(&claim.startup_taints).cloned().collect(),
             allocatable,
             capacity,
             provider_id: format!("azure:///virtualMachines/{name}"),
@@ -357,7 +363,19 @@ impl World {
             Effect::TaintNode { node, taint } => self.cluster.taint_node(&node, taint),
             Effect::UntaintNode { node, taint } => self.cluster.untaint_node(&node, &taint),
             Effect::SetNodeCondition { node, condition } => self.cluster.set_condition(&node, condition),
-            Effect::EvictPod { pod, .. } => self.cluster.evict(now, &pod),
+            Effect::EvictPod { pod, .. } | Effect::DeletePod { pod, .. } => self.cluster.evict(now, &pod),
+            Effect::DeleteClaim { claim } => {
+                self.engine.handle(now, Event::ClaimDeleting { claim, at: now });
+            }
+            Effect::ReleaseClaim { claim, node } => {
+                if let Some(node) = node {
+                    self.cluster.remove_node(now, &node);
+                }
+                self.engine.handle(now, Event::ClaimDeleted { claim });
+            }
+            Effect::SetClaimCondition { .. }
+            | Effect::SetTerminationDeadline { .. }
+            | Effect::AdoptNode { .. } => {}
             Effect::NominatePod { pod, target } => self.cluster.nominate(pod, target),
             Effect::RecordEvent { object, kind, reason, message } => {
                 self.entries.push(Entry { at: now, object, kind, reason: reason.to_owned(), message });

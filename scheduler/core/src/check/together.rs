@@ -154,7 +154,7 @@ fn affinity<'s>(machines: &[Machine<'s>], matches: &mut Matches<'s>, violations:
     let mut counts: Counts<'s> = HashMap::new();
     // Pods, by term, that keep those it selects away: by domain, how many.
     let mut averse: Counts<'s> = HashMap::new();
-    let present = |pod: &&&Pod| !pod.terminating;
+    let present = |pod: &&&Pod| pod.terminating.is_none();
     for machine in machines {
         for term in &terms {
             let all = machine.running.iter().filter(present).chain(&machine.planned);
@@ -258,7 +258,7 @@ fn spread<'s>(
             let held = |pod: &Pod| pod.spec.topology_spread.contains(constraint);
             let counts_here =
                 domains.as_ref().is_none_or(|_| counts_for(snapshot, machine, example, honours));
-            let running = machine.running.iter().filter(|pod| counts_here && !pod.terminating);
+            let running = machine.running.iter().filter(|pod| counts_here && pod.terminating.is_none());
             let mut of = |pod: &&&Pod| matches.matches(&constraint.selector, pod);
             let running = running.filter(&mut of).count() as u64;
             let all = machine.planned.iter().filter(&mut of).count() as u64;

@@ -13,16 +13,30 @@ pub fn blocker<'p>(node: &Node, pods: impl IntoIterator<Item = &'p Pod>, now: Ti
     if on_node {
         return Some(format!("the node is annotated {}", karpenter::DO_NOT_DISRUPT));
     }
-    let pod = pods.into_iter().find(|pod| is_protected(pod, now))?;
+    let pod = pods.into_iter().find(|pod| Protection::of(pod, now).is_some())?;
     Some(format!("pod {} is annotated {}", pod.id, karpenter::DO_NOT_DISRUPT))
 }
 
-/// Karpenter's rule: `true`, or a Go duration counted from the pod's start. Any other value is no protection.
-fn is_protected(pod: &Pod, now: Timestamp) -> bool {
-    match pod.annotations.get(karpenter::DO_NOT_DISRUPT).map(String::as_str) {
-        None => false,
-        Some("true") => true,
-        Some(text) => go_duration(text).is_some_and(|wait| now < pod.created + wait),
+/// How `karpenter.sh/do-not-disrupt` protects a pod.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protection {
+    /// For as long as it is there.
+    Always,
+    /// Until this moment.
+    Until(Timestamp),
+}
+
+impl Protection {
+    /// Karpenter's rule: `true`, or a Go duration counted from the pod's start. Any other value is no protection.
+    #[must_use]
+    pub fn of(pod: &Pod, now: Timestamp) -> Option<Self> {
+        match pod.annotations.get(karpenter::DO_NOT_DISRUPT)?.as_str() {
+            "true" => Some(Self::Always),
+            text => {
+                let over = pod.created + go_duration(text)?;
+                (now < over).then_some(Self::Until(over))
+            }
+        }
     }
 }
 

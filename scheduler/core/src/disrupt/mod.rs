@@ -6,6 +6,6 @@ mod blockers;
 mod budget;
 mod emptiness;
 
-pub use blockers::blocker;
+pub use blockers::{Protection, blocker};
 pub use budget::allowed_disruptions;
 pub use emptiness::{Candidate, empty_nodes};

@@ -1,22 +1,60 @@
 //! What to do.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::catalog::CapacityType;
-use crate::model::{Labels, NodeClaim, PodId, Taint};
+use crate::model::{Labels, NodeClaim, PodId, Taint, Timestamp};
 
 /// Something a driver carries out. Every effect may be carried out twice with the same result as once.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Effect {
-    /// Make the VM of a claim. The name makes it idempotent; the choice is the claim's.
+    /// Make a claim's object, its choice of machine on record, and then its VM. The name makes both idempotent. Answered by
+    /// `Launched` or `LaunchFailed`.
     CreateInstance {
         /// The claim, with size, zone and capacity type.
         claim: Box<NodeClaim>,
     },
-    /// Delete the VM of a claim.
+    /// Delete a claim's object; its finalizer holds it. This puts the decision on record. Answered by `ClaimDeleting`.
+    DeleteClaim {
+        /// The claim.
+        claim: Arc<str>,
+    },
+    /// Delete the VM of a claim. Answered by `InstanceGone`, also where there is none.
     DeleteInstance {
         /// The claim.
         claim: Arc<str>,
+    },
+    /// Let go of a claim whose VM is gone: delete its Node and take our finalizer off it, then off the claim. Answered by
+    /// `ClaimDeleted`.
+    ReleaseClaim {
+        /// The claim.
+        claim: Arc<str>,
+        /// Its node, where one had joined.
+        node: Option<Arc<str>>,
+    },
+    /// Set a condition of a claim. What its status says of the machine is in [`Engine::machines`](super::Engine::machines).
+    SetClaimCondition {
+        /// The claim.
+        claim: Arc<str>,
+        /// The condition.
+        condition: Condition,
+    },
+    /// Note on a claim by when its pods are gone whatever holds them.
+    SetTerminationDeadline {
+        /// The claim.
+        claim: Arc<str>,
+        /// The moment, for `karpenter.sh/nodeclaim-termination-timestamp`.
+        at: Timestamp,
+    },
+    /// Tie a node to its claim: our finalizer, the claim as its owner, and these annotations.
+    AdoptNode {
+        /// The node.
+        node: Arc<str>,
+        /// Its claim.
+        claim: Arc<str>,
+        /// Annotations to set.
+        annotations: Labels,
     },
     /// Set these labels of a node, leave its others alone.
     LabelNode {
@@ -46,12 +84,21 @@ pub enum Effect {
         /// The condition.
         condition: Condition,
     },
-    /// Ask for the eviction of a pod, as the Eviction API does.
+    /// Ask for the eviction of a pod, as the Eviction API does, while it is on this node. Answered by `EvictionAnswered`.
     EvictPod {
         /// The pod.
         pod: PodId,
         /// Node it leaves.
         node: Arc<str>,
+    },
+    /// Delete a pod whatever its budgets say, while it is on this node: the time its node had is over.
+    DeletePod {
+        /// The pod.
+        pod: PodId,
+        /// Node it leaves.
+        node: Arc<str>,
+        /// How long it may take to end.
+        grace: Duration,
     },
     /// Tell that a pod is expected to run on a node or claim.
     NominatePod {
@@ -91,7 +138,7 @@ pub enum EventKind {
     Warning,
 }
 
-/// A condition of a node.
+/// A condition of a node, a claim or a pool.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Condition {
     /// Its type, such as `HardwareMatchesClaim`.
@@ -102,6 +149,13 @@ pub struct Condition {
     pub reason: &'static str,
     /// The numbers, for people.
     pub message: String,
+}
+
+impl Condition {
+    /// A condition that holds, for the reason of its own name.
+    pub(super) const fn holds(condition_type: &'static str, message: String) -> Self {
+        Self { condition_type, status: ConditionStatus::True, reason: condition_type, message }
+    }
 }
 
 /// Status of a condition.

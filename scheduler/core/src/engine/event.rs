@@ -1,5 +1,6 @@
 //! What can happen.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
@@ -8,7 +9,9 @@ use assay_shared::protocol::Notice;
 use assay_shared::units::UsdPerHour;
 
 use crate::catalog::CapacityType;
-use crate::model::{DaemonSet, Node, NodeClaim, NodeClass, NodePool, Pod, PodId};
+use crate::model::{
+    DaemonSet, DisruptionBudget, Node, NodeClaim, NodeClass, NodePool, Pod, PodId, Timestamp,
+};
 
 /// Something that happened in the cluster, the cloud or the fleet.
 #[derive(Debug, Clone)]
@@ -27,12 +30,52 @@ pub enum Event {
     PoolDeleted(String),
     /// A node class was created or changed.
     ClassApplied(Box<NodeClass>),
+    /// A node class is gone.
+    ClassDeleted(String),
     /// A DaemonSet was created or changed.
     DaemonSetApplied(Box<DaemonSet>),
     /// A DaemonSet is gone.
     DaemonSetDeleted(PodId),
-    /// A claim that an earlier run made is still there; sent at start, after the pools, so that nothing is bought twice.
+    /// A PodDisruptionBudget was created or changed.
+    DisruptionBudgetApplied(Box<DisruptionBudget>),
+    /// A PodDisruptionBudget is gone.
+    DisruptionBudgetDeleted(PodId),
+    /// A claim is there that an earlier run or somebody else made, or its object changed. At start these come after the pools
+    /// and classes and before the first [`Engine::advance`](super::Engine::advance), so that nothing is bought twice.
     ClaimApplied(Box<NodeClaim>),
+    /// A claim's object is to be deleted, and its finalizer holds it: our own decision is on record, or it is somebody else's.
+    ClaimDeleting {
+        /// The claim.
+        claim: Arc<str>,
+        /// When that was asked for.
+        at: Timestamp,
+    },
+    /// A claim's object is gone.
+    ClaimDeleted {
+        /// The claim.
+        claim: Arc<str>,
+    },
+    /// The Eviction API answered.
+    EvictionAnswered {
+        /// The pod.
+        pod: PodId,
+        /// What it said.
+        answer: EvictionAnswer,
+    },
+    /// Which volumes are attached to a node now: all of them.
+    VolumeAttachments {
+        /// The node.
+        node: Arc<str>,
+        /// Names of their PersistentVolumes.
+        volumes: BTreeSet<Arc<str>>,
+    },
+    /// Which VMs of ours the cloud has: all of them.
+    InstancesListed {
+        /// When the list was asked for. What happened since may be missing from it.
+        asked: Timestamp,
+        /// The VMs.
+        instances: Vec<Instance>,
+    },
     /// The cloud accepted a claim: the VM exists.
     Launched {
         /// The claim.
@@ -86,6 +129,31 @@ pub enum Event {
     },
     /// Time passed; a driver sends it when `Engine::next_wakeup` is due.
     Tick,
+}
+
+/// What the Eviction API said.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum EvictionAnswer {
+    /// The pod is ending.
+    Accepted,
+    /// There is no such pod on that node.
+    Gone,
+    /// A disruption budget or the server forbids it for now.
+    Refused {
+        /// In the server's words.
+        message: String,
+    },
+}
+
+/// A VM in the cloud's list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Instance {
+    /// Its name, which is that of the claim it was made for.
+    pub claim: Arc<str>,
+    /// The cloud's id of it.
+    pub provider_id: String,
+    /// When it was made.
+    pub created: Timestamp,
 }
 
 /// Why the cloud refused to make a VM.

@@ -4,12 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use assay_shared::HardwareReport;
-use assay_shared::labels::{assay, hardware, karpenter};
+use assay_shared::labels::{assay, hardware};
 use assay_shared::report::GpuState;
 
-use super::provision::NOMINATION_WINDOW;
 use super::{Condition, ConditionStatus, Effect, Engine, EventKind, LeaveReason, ReportTimeoutPolicy};
-use crate::lifecycle::Step;
 use crate::model::{ClaimState, Labels, MismatchPolicy, Taint, TaintEffect, Timestamp};
 use crate::profile::{self, NETWORK_GRACE, Observation, ProfileKey};
 
@@ -26,11 +24,17 @@ fn taint(key: &str) -> Taint {
 impl Engine {
     /// A node was measured.
     pub(super) fn report(&mut self, now: Timestamp, node: &Arc<str>, report: &Arc<HardwareReport>) {
-        let Some(machine) = self.machines.get(node) else {
-            // A node that is not ours: its labels are refined, nothing else is known about it.
-            self.refine_labels(node, report, Labels::new());
+        let Some(claim) = self.claim_on(node) else {
+            if self.nodes.contains_key(node) {
+                // A node that is not ours: its labels are refined, nothing else is known about it.
+                self.refine_labels(node, report, Labels::new());
+            } else {
+                // An agent may be faster than the news of its node.
+                self.early_reports.insert(Arc::clone(node), Arc::clone(report));
+            }
             return;
         };
+        let Some(machine) = self.machines.get(&claim) else { return };
         if machine.claim.state == ClaimState::Terminating {
             return;
         }
@@ -60,7 +64,7 @@ impl Engine {
             Observation::Accepted { memory_changed: None, changed: true } => self.solve_soon(now),
             Observation::Accepted { .. } => {}
         }
-        let Some(machine) = self.machines.get_mut(node) else { return };
+        let Some(machine) = self.machines.get_mut(&claim) else { return };
         machine.report = Some(Arc::clone(report));
         let active = report.network.accelerated_networking.get().is_none_or(|state| state.is_active());
         machine.network_inactive_since =
@@ -68,13 +72,14 @@ impl Engine {
         if !active {
             self.wake(now + NETWORK_GRACE);
         }
-        self.judge(now, node);
+        self.judge(now, &claim);
     }
 
     /// Holds the last report of a machine against its claim and acts on the verdict.
-    fn judge(&mut self, now: Timestamp, node: &Arc<str>) {
-        let Some(machine) = self.machines.get_mut(node) else { return };
-        let Some(report) = machine.report.clone() else { return };
+    fn judge(&mut self, now: Timestamp, claim: &Arc<str>) {
+        let Some(machine) = self.machines.get_mut(claim) else { return };
+        let (Some(report), Some(node)) = (machine.report.clone(), machine.claim.node.clone()) else { return };
+        let node = &node;
         let inactive = machine.network_inactive_since.map_or(Duration::ZERO, |since| now.since(since));
         let bought = Arc::clone(&machine.bought);
         // What every machine of the size lacks is no fault of this one, and another would lack it too.
@@ -95,18 +100,17 @@ impl Engine {
         let first_time = !std::mem::replace(&mut machine.verified, holds) && holds;
 
         for condition in profile::conditions(&report, &bought, &mismatches) {
-            self.set_condition(node, condition);
+            self.set_condition(claim, node, condition);
         }
         let verdict = if holds { Some("true") } else { (!mismatches.is_empty()).then_some("false") };
         let verified = verdict.map(|verdict| (hardware::VERIFIED.to_owned(), verdict.to_owned()));
         self.refine_labels(node, &report, verified.into_iter().collect());
         if first_time {
-            self.effects.push(Effect::UntaintNode { node: Arc::clone(node), taint: unverified_taint() });
+            self.untaint(node, &unverified_taint());
         }
         if recovered {
-            let taint = taint(assay::HARDWARE_MISMATCH_TAINT);
-            self.effects.push(Effect::UntaintNode { node: Arc::clone(node), taint });
-            self.stay(now, node);
+            self.untaint(node, &taint(assay::HARDWARE_MISMATCH_TAINT));
+            self.stay(now, claim);
         }
         if fresh.is_empty() {
             return;
@@ -114,28 +118,35 @@ impl Engine {
         for mismatch in &fresh {
             *self.stats.mismatches.entry(mismatch.kind).or_default() += 1;
             if mismatch.kind.is_health() {
-                self.arrived_unhealthy(now, node);
+                self.arrived_unhealthy(now, claim);
             }
             let message = format!("bought {}, found {}", mismatch.expected, mismatch.found);
             self.record_event(format!("Node/{node}"), EventKind::Warning, mismatch.kind.as_str(), message);
         }
-        let pool = self.machines.get(node).and_then(|machine| self.pools.get(&machine.claim.pool));
-        let policy = pool.map_or(MismatchPolicy::Replace, |pool| pool.mismatch_policy);
+        let policy = self.mismatch_policy(claim);
         if policy != MismatchPolicy::Label {
-            let taint = taint(assay::HARDWARE_MISMATCH_TAINT);
-            self.effects.push(Effect::TaintNode { node: Arc::clone(node), taint });
+            self.taint(node, taint(assay::HARDWARE_MISMATCH_TAINT));
         }
         match policy {
-            MismatchPolicy::Replace => self.leave(now, node, LeaveReason::WrongHardware),
-            MismatchPolicy::Taint => self.forget_nominations(now, node),
+            MismatchPolicy::Replace => self.leave(now, claim, LeaveReason::WrongHardware),
+            MismatchPolicy::Taint => self.forget_nominations(now, claim),
             // It is kept as it is: what it is now counts as what was bought.
             MismatchPolicy::Label => {
-                if let Some(machine) = self.machines.get_mut(node) {
+                if let Some(machine) = self.machines.get_mut(claim) {
                     machine.verified = true;
                 }
-                self.effects.push(Effect::UntaintNode { node: Arc::clone(node), taint: unverified_taint() });
+                self.untaint(node, &unverified_taint());
             }
         }
+    }
+
+    /// What is done about a machine that is less than bought. One that somebody made by hand is never taken away.
+    fn mismatch_policy(&self, claim: &str) -> MismatchPolicy {
+        let Some(machine) = self.machines.get(claim) else { return MismatchPolicy::Taint };
+        if machine.claim.is_standalone() {
+            return MismatchPolicy::Taint;
+        }
+        self.pools.get(&machine.claim.pool).map_or(MismatchPolicy::Replace, |pool| pool.mismatch_policy)
     }
 
     /// Judges machines again whose fast path has been off for too long.
@@ -145,8 +156,8 @@ impl Engine {
                 && machine.network_inactive_since.is_some_and(|since| now.since(since) >= NETWORK_GRACE)
         });
         let due: Vec<_> = due.map(|(name, _)| Arc::clone(name)).collect();
-        for node in due {
-            self.judge(now, &node);
+        for claim in due {
+            self.judge(now, &claim);
         }
     }
 
@@ -173,15 +184,15 @@ impl Engine {
     }
 
     /// Puts back what was measured where somebody took it off or wrote the catalogue's promise over it.
-    pub(super) fn keep_refined_labels(&mut self, node: &Arc<str>) {
-        let report = self.machines.get(node).and_then(|machine| machine.report.clone());
+    pub(super) fn keep_refined_labels(&mut self, claim: &Arc<str>, node: &Arc<str>) {
+        let report = self.machines.get(claim).and_then(|machine| machine.report.clone());
         if let Some(report) = report {
             self.refine_labels(node, &report, Labels::new());
         }
     }
 
-    fn set_condition(&mut self, node: &Arc<str>, condition: Condition) {
-        let Some(machine) = self.machines.get_mut(node) else { return };
+    fn set_condition(&mut self, claim: &Arc<str>, node: &Arc<str>, condition: Condition) {
+        let Some(machine) = self.machines.get_mut(claim) else { return };
         if machine.conditions.get(condition.condition_type) != Some(&condition) {
             machine.conditions.insert(condition.condition_type, condition.clone());
             self.effects.push(Effect::SetNodeCondition { node: Arc::clone(node), condition });
@@ -189,8 +200,8 @@ impl Engine {
     }
 
     /// Remembers that an offering delivered a broken machine, so that the next draws are made elsewhere.
-    fn arrived_unhealthy(&mut self, now: Timestamp, node: &Arc<str>) {
-        let Some(machine) = self.machines.get(node) else { return };
+    fn arrived_unhealthy(&mut self, now: Timestamp, claim: &Arc<str>) {
+        let Some(machine) = self.machines.get(claim) else { return };
         let (size, zone) = (Arc::clone(&machine.claim.instance_type), Arc::clone(&machine.claim.zone));
         self.profiles.arrived_unhealthy(&size, &zone, now);
         if let Some(until) = self.profiles.avoided_until(&size, &zone, now) {
@@ -209,7 +220,7 @@ impl Engine {
 
     /// A GPU fell away: the last report less one GPU, until the next one says the same.
     pub(super) fn gpu_lost(&mut self, now: Timestamp, node: &Arc<str>, pci_address: &str, reason: &str) {
-        let Some(report) = self.machines.get(node).and_then(|machine| machine.report.clone()) else { return };
+        let Some(report) = self.machine_on(node).and_then(|machine| machine.report.clone()) else { return };
         let mut report = HardwareReport::clone(&report);
         let lost = report.gpus.devices.measured_mut().into_iter().flatten().find(|gpu| {
             gpu.state == GpuState::Usable && gpu.pci_address.measured().is_some_and(|at| at == pci_address)
@@ -234,15 +245,18 @@ impl Engine {
                     .is_none_or(|report| !profile::tells_enough(report, &machine.bought))
                 && !machine.verified
                 && !machine.is_leaving()
-                && now.since(machine.since) >= limit
+                && now.since(machine.claim.since) >= limit
         });
-        let silent: Vec<_> = silent.map(|(name, _)| Arc::clone(name)).collect();
-        for node in silent {
+        let silent =
+            silent.filter_map(|(name, machine)| Some((Arc::clone(name), machine.claim.node.clone()?)));
+        let silent: Vec<_> = silent.collect();
+        for (claim, node) in silent {
             let message = format!("no whole hardware report within {} s", limit.as_secs());
             let object = format!("Node/{node}");
             self.record_event(object, EventKind::Warning, "HardwareReportTimeout", message.clone());
-            if self.settings.report_timeout_policy == ReportTimeoutPolicy::Replace {
-                self.leave(now, &node, LeaveReason::Overdue);
+            let standalone = self.machines.get(&claim).is_some_and(|machine| machine.claim.is_standalone());
+            if self.settings.report_timeout_policy == ReportTimeoutPolicy::Replace && !standalone {
+                self.leave(now, &claim, LeaveReason::Overdue);
                 continue;
             }
             let condition = Condition {
@@ -251,37 +265,17 @@ impl Engine {
                 reason: "ReportTimeout",
                 message,
             };
-            self.set_condition(&node, condition);
-            if let Some(machine) = self.machines.get_mut(&node) {
+            self.set_condition(&claim, &node, condition);
+            if let Some(machine) = self.machines.get_mut(&claim) {
                 machine.verified = true;
             }
-            self.effects.push(Effect::UntaintNode { node, taint: unverified_taint() });
-        }
-    }
-
-    /// A machine is ready for pods once its node is ready and its hardware is what was bought.
-    pub(super) fn initialize_ready(&mut self, now: Timestamp) {
-        let ready = self.machines.iter().filter(|(name, machine)| {
-            machine.claim.state == ClaimState::Registered
-                && machine.verified
-                && machine.leaving.is_none()
-                && self.nodes.get(*name).is_some_and(|node| node.ready)
-        });
-        let ready: Vec<_> = ready.map(|(name, _)| Arc::clone(name)).collect();
-        for name in ready {
-            self.step(now, &name, Step::Verified);
-            if let Some(machine) = self.machines.get_mut(&name) {
-                machine.quiet_since = now;
-            }
-            let labels = Labels::from([(karpenter::INITIALIZED.to_owned(), "true".to_owned())]);
-            self.set_labels(&name, labels);
-            self.wake(now + NOMINATION_WINDOW);
-            self.wake(now);
+            self.untaint(&node, &unverified_taint());
         }
     }
 
     /// An agent went away: its facts grow stale, nothing is taken back.
     pub(super) fn agent_lost(&mut self, node: &Arc<str>) {
+        self.early_reports.remove(node);
         let verified = self.nodes.get(node).and_then(|node| node.label(hardware::VERIFIED));
         if verified == Some("true") {
             let labels = Labels::from([(hardware::VERIFIED.to_owned(), "stale".to_owned())]);

@@ -10,19 +10,36 @@
 //! [`Engine::handle`], which only records it, and then calls [`Engine::advance`], which decides and returns [`Effect`]s. It
 //! calls `advance` again when [`Engine::next_wakeup`] is due. The same events at the same times give the same effects.
 //!
+//! An engine keeps nothing that is not on an object or in the cloud. At start a driver hands over all there is (pools and
+//! classes first, then claims, nodes, pods), and the engine goes on where an earlier one stopped.
+//!
 //! | file | what it decides |
 //! |---|---|
 //! | `record` | what an event means for what is known |
-//! | `hardware` | what a report means: profile, labels, conditions, mismatch |
 //! | `provision` | what is bought for pending pods |
-//! | `release` | which machines go, and when |
+//! | `claims` | what the cloud's and the API server's word on a claim means: launched, refused, deleted, gone |
+//! | `registration` | which node is whose, what it gets, and when pods may count on it |
+//! | `hardware` | what a report means: profile, labels, conditions, mismatch |
+//! | `release`, `drift` | which machines go, and why |
+//! | `termination`, `drain` | how they go: pods, volumes, VM, claim |
+//! | `collect` | VMs without claim, claims without VM |
+//! | `pools` | what a pool's status says, and whether it may buy |
 
+mod claims;
+mod collect;
+mod drain;
+mod drift;
 mod effect;
 mod event;
 mod hardware;
+mod machine;
+mod pods;
+mod pools;
 mod provision;
 mod record;
+mod registration;
 mod release;
+mod termination;
 mod unavailable;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -34,14 +51,20 @@ use assay_shared::HardwareReport;
 use assay_shared::units::Bytes;
 
 pub use effect::{Condition, ConditionStatus, Effect, EventKind};
-pub use event::{Event, LaunchError, LaunchFailure};
+pub use event::{Event, EvictionAnswer, Instance, LaunchError, LaunchFailure};
+pub use machine::{Ending, Machine};
+pub use pools::PoolStatus;
 pub use record::labels_of;
 pub use release::LeaveReason;
 
 use crate::catalog::{Catalog, InstanceType};
-use crate::model::{DaemonSet, Node, NodeClaim, NodeClass, NodePool, Pod, PodId, Timestamp};
-use crate::profile::{Mismatch, MismatchKind, ProfileStore};
+use crate::model::{DaemonSet, DisruptionBudget, Node, NodeClass, NodePool, PodId, Timestamp};
+use crate::profile::{MismatchKind, ProfileStore};
 use crate::solve::SolveOptions;
+use claims::Release;
+use drain::Eviction;
+use pods::Pods;
+use pools::Registrations;
 use unavailable::Unavailable;
 
 /// What could be bought: the catalogue behind an interface, so that the engine does not care where it comes from.
@@ -113,35 +136,6 @@ pub enum ReportTimeoutPolicy {
     Replace,
 }
 
-/// A claim and what is known beyond it.
-#[derive(Debug, Clone)]
-pub struct Machine {
-    /// The claim.
-    pub claim: NodeClaim,
-    /// What was bought, as the catalogue had it then.
-    pub bought: Arc<InstanceType>,
-    /// When it entered its state.
-    pub since: Timestamp,
-    /// When the cloud accepted it: it costs money from then on.
-    pub launched: Option<Timestamp>,
-    /// The cloud's id of the VM.
-    pub provider_id: Option<String>,
-    /// Its last report.
-    pub report: Option<Arc<HardwareReport>>,
-    /// Whether a report was held against the claim and fits.
-    pub verified: bool,
-    /// In what it is less than what was bought.
-    pub mismatches: Vec<Mismatch>,
-    /// Its hardware conditions as they were last set.
-    pub conditions: BTreeMap<&'static str, Condition>,
-    /// Since when the fast path of its network is off.
-    pub network_inactive_since: Option<Timestamp>,
-    /// Since when no pod came or went.
-    pub quiet_since: Timestamp,
-    /// Why it is to go, once that is decided.
-    pub leaving: Option<LeaveReason>,
-}
-
 /// Counters since the start.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Stats {
@@ -155,6 +149,10 @@ pub struct Stats {
     pub released: BTreeMap<LeaveReason, u64>,
     /// Machines found to be less than bought, by kind.
     pub mismatches: BTreeMap<MismatchKind, u64>,
+    /// Pods evicted.
+    pub evicted: u64,
+    /// VMs found in the cloud that no claim wanted.
+    pub collected: u64,
     /// Labels set to what was measured.
     pub labels_refined: u64,
     /// Reports put aside as impossible.
@@ -171,13 +169,32 @@ pub struct Engine {
     settings: Settings,
     types: Box<dyn InstanceTypes>,
     profiles: ProfileStore,
-    pods: BTreeMap<PodId, Pod>,
+    /// The latest time that was told.
+    now: Timestamp,
+    pods: Pods,
     nodes: BTreeMap<Arc<str>, Node>,
     pools: BTreeMap<String, NodePool>,
     classes: BTreeMap<String, NodeClass>,
     daemon_sets: BTreeMap<PodId, DaemonSet>,
+    disruption_budgets: BTreeMap<PodId, DisruptionBudget>,
+    /// By claim.
     machines: BTreeMap<Arc<str>, Machine>,
-    /// Where each pod that is not bound yet is expected to run.
+    /// The claim of each node that has one. Names of nodes and claims may differ.
+    claim_by_node: BTreeMap<Arc<str>, Arc<str>>,
+    /// Claims whose VM is gone and whose object may still be there.
+    releasing: BTreeMap<Arc<str>, Release>,
+    /// Volumes attached to nodes.
+    attachments: BTreeMap<Arc<str>, BTreeSet<Arc<str>>>,
+    /// Reports that came before their node did.
+    early_reports: BTreeMap<Arc<str>, Arc<HardwareReport>>,
+    registrations: Registrations,
+    /// Pods on their way off a node.
+    evictions: BTreeMap<PodId, Eviction>,
+    /// Pods of leaving machines for which the last plan found no other place.
+    placeless: BTreeSet<PodId>,
+    /// When drifted machines that could not be replaced are looked at again.
+    drift_retries: BTreeMap<Arc<str>, Timestamp>,
+    /// Where each pod that is not bound yet, or must move, is expected to run: a claim, or a node that has none.
     nominations: BTreeMap<PodId, Arc<str>>,
     /// When each nomination was made.
     nominated_at: BTreeMap<PodId, Timestamp>,
@@ -205,12 +222,22 @@ impl Engine {
             settings,
             types,
             profiles,
-            pods: BTreeMap::new(),
+            now: Timestamp::default(),
+            pods: Pods::default(),
             nodes: BTreeMap::new(),
             pools: BTreeMap::new(),
             classes: BTreeMap::new(),
             daemon_sets: BTreeMap::new(),
+            disruption_budgets: BTreeMap::new(),
             machines: BTreeMap::new(),
+            claim_by_node: BTreeMap::new(),
+            releasing: BTreeMap::new(),
+            attachments: BTreeMap::new(),
+            early_reports: BTreeMap::new(),
+            registrations: Registrations::default(),
+            evictions: BTreeMap::new(),
+            placeless: BTreeSet::new(),
+            drift_retries: BTreeMap::new(),
             nominations: BTreeMap::new(),
             nominated_at: BTreeMap::new(),
             reported: BTreeMap::new(),
@@ -228,6 +255,7 @@ impl Engine {
     /// Decides on everything that is due and returns what to do, in order.
     #[must_use = "effects that are not carried out are lost"]
     pub fn advance(&mut self, now: Timestamp) -> Vec<Effect> {
+        self.now = self.now.max(now);
         self.wakeups = self.wakeups.split_off(&Timestamp(now.0.saturating_add(1)));
         if self.unavailable.expire(now) {
             self.solve_soon(now);
@@ -239,8 +267,11 @@ impl Engine {
         self.expire_nominations(now);
         self.verify_networks(now);
         self.provision_if_due(now);
-        self.drain_leaving(now);
+        self.settle_leaving(now);
         self.release_empty(now);
+        self.replace_drifted(now);
+        self.move_ending(now);
+        self.repeat_releases(now);
         std::mem::take(&mut self.effects)
     }
 
@@ -297,36 +328,6 @@ impl Engine {
 
     fn record_event(&mut self, object: String, kind: EventKind, reason: &'static str, message: String) {
         self.effects.push(Effect::RecordEvent { object, kind, reason, message });
-    }
-}
-
-impl Machine {
-    fn new(claim: NodeClaim, bought: Arc<InstanceType>, now: Timestamp) -> Self {
-        Self {
-            claim,
-            bought,
-            since: now,
-            launched: None,
-            provider_id: None,
-            report: None,
-            verified: false,
-            mismatches: Vec::new(),
-            conditions: BTreeMap::new(),
-            network_inactive_since: None,
-            quiet_since: now,
-            leaving: None,
-        }
-    }
-
-    /// Billionths of a dollar per hour times milliseconds since launch.
-    fn spent(&self, now: Timestamp) -> u128 {
-        self.launched.map_or(0, |launched| now.since(launched).as_millis() * u128::from(self.claim.price.0))
-    }
-
-    /// Whether it is on its way out, or will be.
-    #[must_use]
-    pub fn is_leaving(&self) -> bool {
-        self.leaving.is_some() || self.claim.state == crate::model::ClaimState::Terminating
     }
 }
 

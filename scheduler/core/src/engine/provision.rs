@@ -5,13 +5,15 @@ use std::time::Duration;
 
 use super::hardware::unverified_taint;
 use super::record::labels_of;
-use super::{Effect, Engine, EventKind, Machine};
+use super::registration::is_ephemeral;
+use super::{Effect, Engine, EventKind, LeaveReason, Machine};
 use crate::catalog::{InstanceType, types_of_pools};
 use crate::check::check;
+use crate::disrupt::Protection;
 use crate::lifecycle::Step;
 use crate::model::{
-    ClaimState, NodeClaim, NodeClass, Plan, PlannedClaim, Pod, PodId, PodPhase, Snapshot, Timestamp,
-    Unschedulable,
+    ClaimState, NodeClaim, NodeClass, NodePool, Plan, PlannedClaim, Pod, PodId, PodPhase, Snapshot,
+    Timestamp, Unschedulable,
 };
 use crate::requirement::is_well_known;
 use crate::solve::solve;
@@ -26,12 +28,13 @@ impl Engine {
         let over = self.nominations.iter().filter(|(id, target)| {
             let waits = self.pods.get(id).is_none_or(|pod| pod.node.is_none());
             let ready_since = match self.machines.get(*target) {
-                Some(machine) if machine.claim.state == ClaimState::Initialized => machine.since,
+                Some(machine) if machine.claim.state == ClaimState::Initialized => machine.claim.since,
                 Some(_) => return false,
                 None => Timestamp::default(),
             };
             let since = self.nominated_at.get(id).copied().unwrap_or_default().max(ready_since);
-            waits && now >= since + NOMINATION_WINDOW
+            // A pod that runs is not bound elsewhere; but the place it waits for may have closed.
+            (waits || !self.place_is_ready(id)) && now >= since + NOMINATION_WINDOW
         });
         let over: Vec<PodId> = over.map(|(pod, _)| pod.clone()).collect();
         for pod in over {
@@ -65,10 +68,13 @@ impl Engine {
         })
     }
 
-    /// Whether a pod runs on a machine that is to go.
-    pub(super) fn must_move(&self, pod: &Pod) -> bool {
-        pod.is_reschedulable()
-            && pod.node.as_ref().and_then(|node| self.machines.get(node)).is_some_and(|m| m.leaving.is_some())
+    /// Whether a pod runs on a machine that is to go, and may be moved or will be ended by a deadline.
+    fn must_move(&self, pod: &Pod) -> bool {
+        let Some(machine) = pod.node.as_ref().and_then(|node| self.machine_on(node)) else { return false };
+        let timed = machine.deadline().is_some() || machine.claim.termination_grace_period.is_some();
+        machine.leaving.is_some()
+            && pod.is_reschedulable()
+            && (timed || Protection::of(pod, self.now).is_none())
     }
 
     pub(super) fn provision_if_due(&mut self, now: Timestamp) {
@@ -98,7 +104,7 @@ impl Engine {
             let mut pod = pod.clone();
             let moves = self.must_move(&pod);
             if let Some(target) = self.nominations.get(&pod.id) {
-                pod.node = Some(Arc::clone(target));
+                pod.node = Some(self.place_of(target));
             } else if moves {
                 pod.node = None;
             }
@@ -107,61 +113,46 @@ impl Engine {
             }
             pod
         });
-        let leaving = |name: &Arc<str>| self.machines.get(name).is_some_and(Machine::is_leaving);
         let nodes = self.nodes.values().map(|node| {
             let mut node = node.clone();
-            node.deleting |= leaving(&node.name);
-            // It goes by itself once the machine was verified.
-            let startup =
-                self.machines.get(&node.name).map_or(&[][..], |machine| self.startup_taints(machine));
-            let initialized =
-                self.machines.get(&node.name).is_none_or(|m| m.claim.state == ClaimState::Initialized);
-            if !initialized {
-                node.taints.retain(|taint| *taint != unverified_taint() && !startup.contains(taint));
-                node.taints.retain(|taint| !is_ephemeral(&taint.key));
+            if let Some(machine) = self.machine_on(&node.name) {
+                node.deleting |= machine.is_leaving();
+                if machine.claim.state < ClaimState::Initialized {
+                    // These go by themselves until it is ready for pods.
+                    let startup = &machine.claim.startup_taints;
+                    node.taints.retain(|taint| *taint != unverified_taint() && !startup.contains(taint));
+                    node.taints.retain(|taint| !is_ephemeral(taint));
+                }
             }
             node
         });
-        // Until a node is initialised its claim says what it will have: device plugins report late.
-        let on_their_way = self
-            .machines
-            .values()
-            .filter(|machine| machine.claim.state < ClaimState::Initialized && !machine.is_leaving());
-        let classes = self.node_classes();
+        // Until a node is initialised its claim says what it will have: device plugins report late. A machine on its way out
+        // without a node still counts against limits.
+        let on_their_way = self.machines.values().filter(|machine| {
+            let joined = machine.claim.node.as_ref().is_some_and(|node| self.nodes.contains_key(node));
+            if machine.is_leaving() { !joined } else { machine.claim.state < ClaimState::Initialized }
+        });
+        let on_their_way = on_their_way.map(|machine| {
+            let state = if machine.is_leaving() { ClaimState::Terminating } else { machine.claim.state };
+            NodeClaim { state, ..machine.claim.clone() }
+        });
+        let pools: Vec<NodePool> = self.buying_pools().cloned().collect();
+        let classes: Vec<NodeClass> = self.classes.values().cloned().collect();
         Snapshot {
             now,
             pods: pods.collect(),
             daemon_sets: self.daemon_sets.values().cloned().collect(),
             nodes: nodes.collect(),
-            node_claims: on_their_way.map(|machine| self.expected(machine)).collect(),
-            pools: self.pools.values().cloned().collect(),
-            instance_types: types_of_pools(&classes, self.pools.values(), |class| {
-                self.instance_types(now, class)
-            }),
+            node_claims: on_their_way.collect(),
+            instance_types: types_of_pools(&classes, pools.iter(), |class| self.instance_types(now, class)),
+            pools,
             classes,
         }
     }
 
-    /// A claim as the solver is to count on it: without the taints that go once its node is ready.
-    fn expected(&self, machine: &Machine) -> NodeClaim {
-        let startup = self.startup_taints(machine);
-        let mut claim = machine.claim.clone();
-        claim.taints.retain(|taint| *taint != unverified_taint() && !startup.contains(taint));
-        claim
-    }
-
-    fn startup_taints(&self, machine: &Machine) -> &[crate::model::Taint] {
-        self.pools.get(&machine.claim.pool).map_or(&[], |pool| &pool.startup_taints)
-    }
-
-    /// All classes, with the defaults for one that a pool names and nobody defined.
-    fn node_classes(&self) -> Vec<NodeClass> {
-        let mut classes = self.classes.clone();
-        for pool in self.pools.values() {
-            let class = || NodeClass::with_defaults(&pool.node_class);
-            classes.entry(pool.node_class.clone()).or_insert_with(class);
-        }
-        classes.into_values().collect()
+    /// Where the solver knows the target of a nomination: its node, once that has joined.
+    fn place_of(&self, target: &Arc<str>) -> Arc<str> {
+        Arc::clone(self.node_of(target).map_or(target, |node| &node.name))
     }
 
     /// What could be bought for a class: the catalogue, refined by the profiles, without what the cloud refused or keeps
@@ -186,12 +177,27 @@ impl Engine {
         for planned in plan.claims {
             self.buy(now, snapshot, planned);
         }
+        self.placeless.clear();
         for left_out in plan.unschedulable {
+            self.left_without_place(now, &left_out.pod);
             self.report_unschedulable(left_out);
         }
     }
 
+    /// Notes that a running pod has nowhere else to go. A machine that may as well stay does.
+    fn left_without_place(&mut self, now: Timestamp, pod: &PodId) {
+        let Some(node) = self.pods.get(pod).and_then(|pod| pod.node.as_ref()) else { return };
+        let Some(claim) = self.claim_on(node) else { return };
+        self.placeless.insert(pod.clone());
+        let leaving = self.machines.get(&claim).filter(|machine| !machine.is_ending());
+        if leaving.and_then(|machine| machine.leaving) == Some(LeaveReason::Drifted) {
+            self.call_off(now, &claim, "its pods have nowhere else to go");
+            self.drift_blocked(now, &claim, "its pods have nowhere else to go");
+        }
+    }
+
     fn nominate(&mut self, now: Timestamp, pod: PodId, target: &Arc<str>) {
+        let target = &self.claim_on(target).unwrap_or_else(|| Arc::clone(target));
         self.reported.remove(&pod);
         self.nominations.insert(pod.clone(), Arc::clone(target));
         self.nominated_at.insert(pod.clone(), now);
@@ -207,9 +213,10 @@ impl Engine {
             return;
         };
         let bought = Arc::new(bought.clone());
-        let mut taints = pool.taints.clone();
-        taints.extend(pool.startup_taints.iter().cloned());
-        taints.push(unverified_taint());
+        let (taints, mut startup_taints) = (pool.taints.clone(), pool.startup_taints.clone());
+        startup_taints.push(unverified_taint());
+        let (node_class, annotations) = (pool.node_class.clone(), pool.annotations.clone());
+        let (grace, template_hash) = (pool.termination_grace_period, pool.template_hash.clone());
         let mut labels = labels_of(pool, &bought, &planned.zone, planned.capacity_type);
         // A label of which several values would do gets one of them.
         for (key, set) in planned.requirements.iter().filter(|(key, _)| !is_well_known(key)) {
@@ -221,6 +228,7 @@ impl Engine {
         let claim = NodeClaim {
             name: Arc::clone(&name),
             pool: planned.pool,
+            node_class,
             instance_type: planned.instance_type,
             zone: planned.zone,
             capacity_type: planned.capacity_type,
@@ -230,10 +238,19 @@ impl Engine {
             capacity: bought.capacity.clone(),
             allocatable: bought.allocatable(),
             labels,
+            annotations,
             taints,
+            startup_taints,
+            termination_grace_period: grace,
+            template_hash,
             state: ClaimState::Pending,
+            since: now,
             created: now,
+            provider_id: None,
             node: None,
+            deleting: None,
+            terminate_by: None,
+            disruption_reason: None,
         };
         let alternatives = planned.options.iter().filter(|option| option.name != claim.instance_type).take(3);
         let alternatives: Vec<_> =
@@ -271,7 +288,10 @@ impl Engine {
             mixed ^= mixed >> 31;
             let letter = |place: u32| char::from(LETTERS[((mixed >> (5 * place)) & 31) as usize]);
             let name: Arc<str> = format!("{pool}-{}", (0..5).map(letter).collect::<String>()).into();
-            if !self.machines.contains_key(&name) && !self.nodes.contains_key(&name) {
+            let taken = self.machines.contains_key(&name)
+                || self.nodes.contains_key(&name)
+                || self.releasing.contains_key(&name);
+            if !taken {
                 return name;
             }
         }
@@ -290,15 +310,4 @@ impl Engine {
             self.reported.insert(left_out.pod, message);
         }
     }
-}
-
-/// Taints that Kubernetes and Karpenter take off by themselves while a node starts.
-fn is_ephemeral(key: &str) -> bool {
-    const KEYS: [&str; 4] = [
-        "node.kubernetes.io/not-ready",
-        "node.kubernetes.io/unreachable",
-        "node.cloudprovider.kubernetes.io/uninitialized",
-        "karpenter.sh/unregistered",
-    ];
-    KEYS.contains(&key) || key.starts_with("readiness.k8s.io/")
 }

@@ -1,18 +1,24 @@
-//! Which machines go, and when: overdue ones, ones with wrong hardware, preempted ones, empty ones.
+//! Which machines go, and why: overdue ones, ones with wrong hardware, preempted ones, empty ones.
 //!
-//! A machine that must go while pods run on it *leaves*: its pods are planned for elsewhere as if they were pending, evicted
-//! once the place they were planned for is ready, and only then is the VM deleted.
+//! A machine that goes by our own choice while pods run on it *leaves* first: its pods are planned for elsewhere as if they
+//! were pending. Once every place is ready and a budget allows it, its end begins (`termination`). A machine that goes by
+//! force ends at once, and its pods leave one by one as their places get ready.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use assay_shared::labels::karpenter;
 
-use super::{Effect, Engine, EventKind, Machine};
+use super::termination::{disrupted_taint, disruption};
+use super::{Condition, ConditionStatus, Engine, Machine};
 use crate::disrupt::{Candidate, allowed_disruptions, blocker, empty_nodes};
-use crate::lifecycle::{self, Step};
-use crate::model::{ClaimState, NodePool, Pod, PodId, Taint, TaintEffect, Timestamp};
+use crate::lifecycle;
+use crate::model::{ClaimState, NodePool, PodId, Timestamp, Wait};
+
+/// The least notice Azure gives before it takes a machine back.
+const PREEMPTION_NOTICE: Duration = Duration::from_secs(30);
 
 /// Why a machine goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -21,10 +27,14 @@ pub enum LeaveReason {
     Empty,
     /// It is not what was bought.
     WrongHardware,
+    /// Its pool's template is another one now.
+    Drifted,
     /// The cloud takes it back.
     Preempted,
     /// It took too long to launch, to join, or to be measured.
     Overdue,
+    /// Its claim was deleted.
+    Deleted,
     /// Its node object was deleted.
     NodeDeleted,
     /// It vanished without our asking.
@@ -32,37 +42,65 @@ pub enum LeaveReason {
 }
 
 impl LeaveReason {
+    const ALL: [Self; 8] = [
+        Self::Empty,
+        Self::WrongHardware,
+        Self::Drifted,
+        Self::Preempted,
+        Self::Overdue,
+        Self::Deleted,
+        Self::NodeDeleted,
+        Self::Vanished,
+    ];
+
     /// Karpenter's word for it where it has one; the `reason` label of metrics.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Empty => "Empty",
             Self::WrongHardware => "WrongHardware",
+            Self::Drifted => "Drifted",
             Self::Preempted => "Preempted",
             Self::Overdue => "Overdue",
+            Self::Deleted => "Deleted",
             Self::NodeDeleted => "NodeDeleted",
             Self::Vanished => "Vanished",
         }
     }
 
+    /// The reason of this word.
+    pub(super) fn parse(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|reason| reason.as_str() == word)
+    }
+
+    /// What it means, for people.
+    pub(super) const fn words(self) -> &'static str {
+        match self {
+            Self::Empty => "no pod needs it",
+            Self::WrongHardware => "its hardware is not what was bought",
+            Self::Drifted => "its pool's template has changed since it was made",
+            Self::Preempted => "the cloud takes it back",
+            Self::Overdue => "it took too long to get ready",
+            Self::Deleted => "its claim was deleted",
+            Self::NodeDeleted => "its node was deleted",
+            Self::Vanished => "its VM is gone",
+        }
+    }
+
     /// Whether it must go whatever the budgets say.
-    const fn is_forced(self) -> bool {
-        matches!(self, Self::Preempted | Self::Overdue | Self::NodeDeleted | Self::Vanished)
+    pub(super) const fn is_forced(self) -> bool {
+        self.is_a_wish() || matches!(self, Self::Preempted | Self::Overdue | Self::Vanished)
+    }
+
+    /// Whether somebody asked for it: then it goes although its pods have no other place.
+    pub(super) const fn is_a_wish(self) -> bool {
+        matches!(self, Self::Deleted | Self::NodeDeleted)
     }
 }
 
 impl fmt::Display for LeaveReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
-    }
-}
-
-/// Karpenter's taint on a node that goes.
-fn disrupted_taint() -> Taint {
-    Taint {
-        key: karpenter::DISRUPTED_TAINT.to_owned(),
-        value: String::new(),
-        effect: TaintEffect::NoSchedule,
     }
 }
 
@@ -74,182 +112,220 @@ impl Engine {
             return;
         }
         machine.leaving = Some(reason);
-        self.close(claim);
+        let node = machine.claim.node.clone();
+        if let Some(node) = node {
+            self.taint(&node, disrupted_taint());
+        }
+        self.set_claim_condition(claim, disruption(reason));
         self.forget_nominations(now, claim);
         self.solve_soon(now);
         self.wake(now);
     }
 
-    /// Lets nobody new onto a machine.
-    fn close(&mut self, claim: &Arc<str>) {
-        let taint = disrupted_taint();
-        if let Some(node) = self.nodes.get_mut(claim).filter(|node| !node.taints.contains(&taint)) {
-            node.taints.push(taint.clone());
-            self.effects.push(Effect::TaintNode { node: Arc::clone(claim), taint });
-        }
-    }
-
-    /// What was missing is back before anybody was asked to leave: the machine stays.
-    pub(super) fn stay(&mut self, now: Timestamp, claim: &Arc<str>) {
-        let asked = self.pods.values().any(|pod| pod.node.as_ref() == Some(claim) && pod.terminating);
-        let Some(machine) = self.machines.get_mut(claim) else { return };
-        let going = machine.claim.state == ClaimState::Terminating;
-        if going || asked || machine.leaving != Some(LeaveReason::WrongHardware) {
+    /// A machine stays after all, as long as its end has not begun.
+    pub(super) fn call_off(&mut self, now: Timestamp, claim: &Arc<str>, why: &str) {
+        let Some(machine) = self.machines.get_mut(claim).filter(|machine| !machine.is_ending()) else {
             return;
-        }
-        machine.leaving = None;
-        let here: Vec<PodId> = self.pods_on(claim).map(|pod| pod.id.clone()).collect();
-        for pod in here {
-            self.nominations.remove(&pod);
-        }
-        let taint = disrupted_taint();
-        if let Some(node) = self.nodes.get_mut(claim) {
-            node.taints.retain(|kept| *kept != taint);
-        }
-        self.effects.push(Effect::UntaintNode { node: Arc::clone(claim), taint });
-        self.solve_soon(now);
-        self.wake(now);
-    }
-
-    /// Gives a machine back now.
-    pub(super) fn release(&mut self, now: Timestamp, claim: &str, reason: LeaveReason) {
-        let Some((name, machine)) = self.machines.get_key_value(claim) else { return };
-        if machine.claim.state == ClaimState::Terminating {
-            return;
-        }
-        let name = Arc::clone(name);
-        *self.stats.released.entry(reason).or_default() += 1;
-        let message = format!("{reason}: {} at {}", machine.claim.instance_type, machine.claim.price);
-        self.record_event(format!("NodeClaim/{name}"), EventKind::Normal, "DisruptionTerminating", message);
-        self.step(now, claim, Step::Released);
-        self.forget_nominations(now, claim);
-        self.close(&name);
-        self.effects.push(Effect::DeleteInstance { claim: name });
-    }
-
-    /// Gives back machines that took too long to get anywhere.
-    pub(super) fn release_overdue(&mut self, now: Timestamp) {
-        let overdue = self.machines.iter().filter(|(_, machine)| {
-            lifecycle::deadline(machine.claim.state)
-                .is_some_and(|deadline| now.since(machine.since) >= deadline)
-        });
-        // A node that serves pods although it was never found ready is not taken from under them.
-        let overdue = overdue.filter(|(name, _)| self.pods_on(name).next().is_none());
-        let overdue: Vec<_> = overdue.map(|(name, _)| Arc::clone(name)).collect();
-        for name in overdue {
-            self.release(now, &name, LeaveReason::Overdue);
-        }
-    }
-
-    /// Pods on a machine that would have to run elsewhere.
-    fn pods_on<'e>(&'e self, claim: &'e str) -> impl Iterator<Item = &'e Pod> {
-        let here = |pod: &&Pod| pod.node.as_deref() == Some(claim) && pod.is_reschedulable();
-        self.pods.values().filter(here)
-    }
-
-    /// Machines of a pool: how many are initialised, and how many of all are on their way out.
-    fn disruption_counts(&self, pool: &str) -> (u64, u64) {
-        let own = || {
-            self.machines
-                .values()
-                .filter(|machine| machine.claim.pool == pool && machine.claim.node.is_some())
         };
-        let total = own().filter(|machine| machine.claim.state >= ClaimState::Initialized).count();
-        let going = own().filter(|machine| machine.claim.state == ClaimState::Terminating).count();
-        (total as u64, going as u64)
+        machine.leaving = None;
+        let node = machine.claim.node.clone();
+        if let Some(node) = node {
+            let here: Vec<PodId> = self.pods.on(&node).map(|pod| pod.id.clone()).collect();
+            for pod in here {
+                self.nominations.remove(&pod);
+            }
+            self.untaint(&node, &disrupted_taint());
+        }
+        let condition = Condition {
+            condition_type: "DisruptionReason",
+            status: ConditionStatus::False,
+            reason: "CalledOff",
+            message: why.to_owned(),
+        };
+        self.set_claim_condition(claim, condition);
+        self.solve_soon(now);
+        self.wake(now);
     }
 
-    fn allowed(&self, pool: &NodePool, reason: LeaveReason) -> u64 {
-        let (total, going) = self.disruption_counts(&pool.name);
-        allowed_disruptions(&pool.disruption.budgets, reason.as_str(), total, going)
+    /// What was missing is back before the machine's end began: it stays.
+    pub(super) fn stay(&mut self, now: Timestamp, claim: &Arc<str>) {
+        if self.machines.get(claim).and_then(|m| m.leaving) == Some(LeaveReason::WrongHardware) {
+            self.call_off(now, claim, "its hardware is what was bought");
+        }
     }
 
-    /// Moves leaving machines on: evicts pods whose new place is ready, gives back machines without pods.
-    pub(super) fn drain_leaving(&mut self, now: Timestamp) {
-        let leaving = self.machines.iter().filter_map(|(name, machine)| {
-            let reason = machine.leaving.filter(|_| machine.claim.state != ClaimState::Terminating)?;
-            Some((Arc::clone(name), machine.claim.pool.clone(), reason))
-        });
-        let leaving: Vec<_> = leaving.collect();
-        // Pods in the middle of a move count against the budget as their machine does.
-        let mut draining: BTreeMap<String, u64> = BTreeMap::new();
-        for (name, pool, reason) in leaving {
-            let pods: Vec<PodId> = self.pods_on(&name).map(|pod| pod.id.clone()).collect();
-            if pods.is_empty() {
-                self.release(now, &name, reason);
-                continue;
-            }
-            // A pool that limits how long draining may take lets nothing hold its machines for ever.
-            let patient = self.pools.get(&pool).is_none_or(|pool| pool.termination_grace_period.is_none());
-            if !reason.is_forced() && patient && self.blocker(&name, now).is_some() {
-                continue;
-            }
-            let going = draining.entry(pool.clone()).or_default();
-            let allowed = self.pools.get(&pool).map_or(0, |pool| self.allowed(pool, reason));
-            if !reason.is_forced() && *going >= allowed {
-                continue;
-            }
-            *going += 1;
-            let places_ready = pods.iter().all(|pod| self.place_is_ready(pod));
-            if places_ready {
-                for pod in pods {
-                    self.nominations.remove(&pod);
-                    self.effects.push(Effect::EvictPod { pod, node: Arc::clone(&name) });
+    /// Goes on with what an earlier run had decided about a machine whose end it had not come to, or undoes what it began.
+    pub(super) fn resume_leaving(&mut self, now: Timestamp, claim: &Arc<str>) {
+        let Some(machine) = self.machines.get_mut(claim).filter(|machine| !machine.is_leaving()) else {
+            return;
+        };
+        let decided = machine.claim.disruption_reason.take();
+        match decided.as_deref().and_then(LeaveReason::parse) {
+            Some(LeaveReason::WrongHardware) => self.leave(now, claim, LeaveReason::WrongHardware),
+            Some(LeaveReason::Preempted) => self.preempted(now, claim, ""),
+            _ => {
+                let node = machine.claim.node.clone();
+                if let Some(node) = node {
+                    self.untaint(&node, &disrupted_taint());
+                }
+                if decided.is_some() {
+                    self.call_off(now, claim, "decided by an earlier run; it is looked at anew");
                 }
             }
         }
     }
 
-    /// What forbids disrupting a machine now.
-    fn blocker(&self, claim: &str, now: Timestamp) -> Option<String> {
-        let here = self.pods.values().filter(|pod| pod.node.as_deref() == Some(claim) && pod.uses_node());
-        blocker(self.nodes.get(claim)?, here, now)
+    /// The cloud takes a machine back, not before the moment it names; empty is as soon as it may.
+    pub(super) fn preempted(&mut self, now: Timestamp, claim: &Arc<str>, not_before: &str) {
+        let Some(machine) = self.machines.get_mut(claim) else { return };
+        let at = Timestamp::from_http_date(not_before).unwrap_or(now + PREEMPTION_NOTICE);
+        machine.taken_at = Some(machine.taken_at.map_or(at, |known| known.min(at)));
+        self.wake(at);
+        self.end(now, claim, LeaveReason::Preempted, false);
     }
 
-    /// Whether the place a pod is to move to could take it now.
-    fn place_is_ready(&self, pod: &PodId) -> bool {
-        let Some(target) = self.nominations.get(pod) else { return false };
-        let machine_ready = self
-            .machines
-            .get(target)
-            .is_none_or(|machine| machine.claim.state == ClaimState::Initialized && !machine.is_leaving());
-        machine_ready && self.nodes.get(target).is_some_and(|node| node.ready && node.accepts_pods())
+    /// Gives back machines that took too long to get anywhere, and those whose node is not to be found.
+    pub(super) fn release_overdue(&mut self, now: Timestamp) {
+        let over = |since: Timestamp, limit: Duration| now.since(since) >= limit;
+        let overdue = self.machines.iter().filter(|(_, machine)| {
+            let claim = &machine.claim;
+            // Only Assay insists on a node being ready; who made a claim by hand waits for it himself.
+            let limited = claim.state != ClaimState::Registered || !claim.is_standalone();
+            let missing =
+                machine.missing_since.is_some_and(|since| over(since, lifecycle::REGISTRATION_TIMEOUT));
+            let late = lifecycle::deadline(claim.state).is_some_and(|limit| over(claim.since, limit));
+            !machine.is_ending() && ((late && limited) || missing)
+        });
+        // A node that serves pods although it was never found ready is not taken from under them.
+        let overdue = overdue.filter(|(_, machine)| {
+            machine.claim.node.as_ref().is_none_or(|node| self.pods.reschedulable_on(node) == 0)
+        });
+        let overdue: Vec<_> = overdue
+            .map(|(name, machine)| (Arc::clone(name), machine.claim.pool.clone(), machine.claim.state))
+            .collect();
+        for (claim, pool, state) in overdue {
+            if state <= ClaimState::Launched {
+                self.registered(&pool, false);
+            }
+            self.end(now, &claim, LeaveReason::Overdue, false);
+        }
+    }
+
+    /// How many more machines of a pool may go for `reason`. Those on their way out and those that are not ready count
+    /// already; `leaving` says whether those do that only wait for places. `asking` itself does not count.
+    pub(super) fn allowed(&self, pool: &NodePool, reason: LeaveReason, leaving: bool, asking: &str) -> u64 {
+        let (mut total, mut going) = (0, 0);
+        let own = self.machines.iter().filter(|(_, machine)| machine.claim.pool == pool.name);
+        for (name, machine) in own {
+            let Some(node) = &machine.claim.node else { continue };
+            let in_service = machine.claim.state == ClaimState::Initialized;
+            total += u64::from(in_service || machine.is_ending());
+            let unready = in_service && self.nodes.get(node).is_none_or(|node| !node.ready);
+            let waits = leaving && machine.leaving.is_some();
+            going += u64::from(**name != *asking && (machine.is_ending() || unready || waits));
+        }
+        allowed_disruptions(&pool.disruption.budgets, reason.as_str(), total, going)
+    }
+
+    /// Begins the end of leaving machines whose pods all have a place that is ready.
+    pub(super) fn settle_leaving(&mut self, now: Timestamp) {
+        let leaving = self.machines.iter().filter_map(|(name, machine)| {
+            let reason = machine.leaving.filter(|_| !machine.is_ending())?;
+            let served = machine.claim.state == ClaimState::Initialized;
+            let patient = machine.claim.termination_grace_period.is_none();
+            Some((Arc::clone(name), machine.claim.node.clone(), reason, served, patient))
+        });
+        let leaving: Vec<_> = leaving.collect();
+        for (claim, node, reason, served, patient) in leaving {
+            let pods = node.iter().flat_map(|node| self.pods.on(node)).filter(|pod| pod.is_reschedulable());
+            let pods: Vec<PodId> = pods.map(|pod| pod.id.clone()).collect();
+            if !reason.is_forced() && (served || !pods.is_empty()) {
+                // A pool that limits how long draining may take lets nothing hold its machines for ever.
+                if patient && self.blocker(&claim, now).is_some() {
+                    continue;
+                }
+                let pool = self.machines.get(&claim).and_then(|machine| self.pools.get(&machine.claim.pool));
+                if pool.is_none_or(|pool| self.allowed(pool, reason, false, &claim) == 0) {
+                    continue;
+                }
+            }
+            if pods.iter().all(|pod| self.place_is_ready(pod)) {
+                self.end(now, &claim, reason, false);
+            }
+        }
+    }
+
+    /// What forbids disrupting a machine now.
+    pub(super) fn blocker(&self, claim: &str, now: Timestamp) -> Option<String> {
+        let machine = self.machines.get(claim)?;
+        let annotated = machine.claim.annotations.get(karpenter::DO_NOT_DISRUPT);
+        if annotated.is_some_and(|value| value == "true") {
+            return Some(format!("the claim is annotated {}", karpenter::DO_NOT_DISRUPT));
+        }
+        let node = self.node_of(claim)?;
+        blocker(node, self.pods.on(&node.name).filter(|pod| pod.uses_node()), now)
+    }
+
+    /// How many pods that are not there yet are expected on each machine.
+    pub(super) fn expected_on(&self) -> BTreeMap<&str, usize> {
+        let mut expected: BTreeMap<&str, usize> = BTreeMap::new();
+        for target in self.nominations.values() {
+            *expected.entry(target).or_default() += 1;
+        }
+        expected
     }
 
     /// Gives back machines that nobody needs, as far as policy and budgets allow.
     pub(super) fn release_empty(&mut self, now: Timestamp) {
-        let mut needed: BTreeMap<&str, usize> = BTreeMap::new();
-        for target in self.nominations.values() {
-            *needed.entry(target).or_default() += 1;
+        let expected = self.expected_on();
+        let mut by_pool: BTreeMap<&str, Vec<(&Arc<str>, &Machine)>> = BTreeMap::new();
+        for (name, machine) in &self.machines {
+            if machine.claim.state == ClaimState::Initialized && !machine.is_leaving() {
+                by_pool.entry(&machine.claim.pool).or_default().push((name, machine));
+            }
         }
-        for node in
-            self.pods.values().filter(|pod| pod.is_reschedulable()).filter_map(|pod| pod.node.as_deref())
-        {
-            *needed.entry(node).or_default() += 1;
-        }
-        let mut due = Vec::new();
-        let mut wakeups = Vec::new();
-        for pool in self.pools.values() {
-            let candidate = |(name, machine): (&Arc<str>, &Machine)| {
-                let steady = machine.claim.state == ClaimState::Initialized && !machine.is_leaving();
-                (steady && machine.claim.pool == pool.name).then(|| Candidate {
-                    claim: Arc::clone(name),
-                    needed_by: needed.get(&**name).copied().unwrap_or(0),
-                    protected: self.blocker(name, now).is_some(),
-                    quiet_since: machine.quiet_since,
-                })
-            };
-            let candidates: Vec<_> = self.machines.iter().filter_map(candidate).collect();
-            let allowed = self.allowed(pool, LeaveReason::Empty);
-            let (empty, next) = empty_nodes(&candidates, pool.disruption.consolidate_after, allowed, now);
-            due.extend(empty);
-            wakeups.extend(next);
+        let (mut due, mut wakeups, mut conditions) = (Vec::new(), Vec::new(), Vec::new());
+        for (pool, machines) in by_pool {
+            let Some(pool) = self.pools.get(pool) else { continue };
+            let mut candidates = Vec::new();
+            for (name, machine) in machines {
+                let here = machine.claim.node.as_ref().map_or(0, |node| self.pods.reschedulable_on(node));
+                let needed_by = here + expected.get(&**name).copied().unwrap_or(0);
+                let quiet_since = machine.quiet_since;
+                if let Wait::After(wait) = pool.disruption.consolidate_after {
+                    conditions.push((Arc::clone(name), quiet_since + wait <= now));
+                    wakeups.extend(Some(quiet_since + wait).filter(|at| *at > now));
+                }
+                if needed_by == 0 {
+                    let protected = self.blocker(name, now).is_some();
+                    candidates.push(Candidate { claim: Arc::clone(name), needed_by, protected, quiet_since });
+                }
+            }
+            let allowed = self.allowed(pool, LeaveReason::Empty, true, "");
+            due.extend(empty_nodes(&candidates, pool.disruption.consolidate_after, allowed, now).0);
         }
         for at in wakeups {
             self.wake(at);
         }
-        for claim in due {
-            self.release(now, &claim, LeaveReason::Empty);
+        for (claim, quiet) in conditions {
+            self.set_claim_condition(&claim, consolidatable(quiet));
         }
+        for claim in due {
+            self.end(now, &claim, LeaveReason::Empty, false);
+        }
+    }
+}
+
+/// Whether pods have left a machine alone for as long as its pool says.
+fn consolidatable(quiet: bool) -> Condition {
+    if quiet {
+        let message = "no pod came or went for as long as the pool says".to_owned();
+        return Condition::holds("Consolidatable", message);
+    }
+    Condition {
+        condition_type: "Consolidatable",
+        status: ConditionStatus::False,
+        reason: "PodsChanged",
+        message: "pods came or went".to_owned(),
     }
 }

@@ -42,6 +42,16 @@ pub fn next(state: ClaimState, step: Step) -> ClaimState {
     state.max(reached)
 }
 
+/// How far a claim got by what its object records: `told` says whether the condition of a state is true.
+#[must_use]
+pub fn recorded(told: impl Fn(ClaimState) -> bool, deleting: bool) -> ClaimState {
+    if deleting {
+        return ClaimState::Terminating;
+    }
+    let states = [ClaimState::Initialized, ClaimState::Registered, ClaimState::Launched];
+    states.into_iter().find(|state| told(*state)).unwrap_or(ClaimState::Pending)
+}
+
 /// How long a claim may stay in `state`; `None` where it may for ever.
 #[must_use]
 pub const fn deadline(state: ClaimState) -> Option<Duration> {
@@ -56,6 +66,21 @@ pub const fn deadline(state: ClaimState) -> Option<Duration> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_claim_got_as_far_as_its_conditions_say() {
+        use ClaimState::{Initialized, Launched, Pending, Registered, Terminating};
+        let cases: [(&[ClaimState], bool, ClaimState); 5] = [
+            (&[], false, Pending),
+            (&[Launched], false, Launched),
+            (&[Launched, Registered], false, Registered),
+            (&[Launched, Registered, Initialized], false, Initialized),
+            (&[Launched], true, Terminating),
+        ];
+        for (told, deleting, state) in cases {
+            assert_eq!(recorded(|one| told.contains(&one), deleting), state, "{told:?}");
+        }
+    }
 
     #[test]
     fn a_claim_goes_forward_only() {

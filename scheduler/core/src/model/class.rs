@@ -17,6 +17,22 @@ pub struct NodeClass {
     pub topology_manager: TopologyManagerPolicy,
     /// `kubelet.cpuManagerPolicy`.
     pub cpu_manager: CpuManagerPolicy,
+    /// Whether machines can be made from it.
+    pub readiness: ClassReadiness,
+}
+
+/// Whether machines can be made from a class (its condition `Ready`).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum ClassReadiness {
+    /// They can.
+    #[default]
+    Ready,
+    /// Nobody has found out yet.
+    Unknown,
+    /// They cannot, for this reason.
+    NotReady(String),
+    /// Its deletion has begun.
+    Terminating,
 }
 
 /// How the kubelet aligns CPUs and devices of a container to NUMA nodes (scope `container`, the only one AKS offers).
@@ -57,6 +73,7 @@ impl NodeClass {
             image_family: "Ubuntu".to_owned(),
             topology_manager: TopologyManagerPolicy::None,
             cpu_manager: CpuManagerPolicy::None,
+            readiness: ClassReadiness::Ready,
         }
     }
 

@@ -5,6 +5,7 @@
 
 mod claim;
 mod class;
+mod disruption_budget;
 mod gang;
 mod node;
 mod plan;
@@ -20,7 +21,8 @@ mod volume;
 use std::collections::BTreeMap;
 
 pub use claim::{ClaimState, NodeClaim};
-pub use class::{CpuManagerPolicy, NodeClass, TopologyManagerPolicy};
+pub use class::{ClassReadiness, CpuManagerPolicy, NodeClass, TopologyManagerPolicy};
+pub use disruption_budget::DisruptionBudget;
 pub use gang::{Gang, GangScope};
 pub use node::Node;
 pub use plan::{

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::{
     AttachedVolume, Gang, HostPort, Labels, PodAffinityTerm, ReasonCode, ResourceList, Timestamp, Toleration,
@@ -55,8 +56,10 @@ pub struct Pod {
     pub owner: PodOwner,
     /// Node it is bound to.
     pub node: Option<Arc<str>>,
-    /// Whether its deletion has begun.
-    pub terminating: bool,
+    /// By when its kubelet ends it, once its deletion has begun (`deletionTimestamp`).
+    pub terminating: Option<Timestamp>,
+    /// How long it may take to end.
+    pub termination_grace: Duration,
     /// Volumes to attach to its node, in no order; empty for nearly every pod.
     pub volumes: Arc<[AttachedVolume]>,
     /// The gang it is of.
@@ -64,6 +67,11 @@ pub struct Pod {
 }
 
 impl Pod {
+    /// What a pod has that names no `terminationGracePeriodSeconds`.
+    pub const DEFAULT_GRACE: Duration = Duration::from_secs(30);
+    /// Priority of `system-cluster-critical`; users' classes end at half of it.
+    const CRITICAL_PRIORITY: i32 = 2_000_000_000;
+
     /// A pending pod of a controller, with nothing but a name and needs.
     #[must_use]
     pub fn new(id: PodId, spec: Arc<PodSpec>) -> Self {
@@ -77,7 +85,8 @@ impl Pod {
             phase: PodPhase::Pending,
             owner: PodOwner::Controller,
             node: None,
-            terminating: false,
+            terminating: None,
+            termination_grace: Self::DEFAULT_GRACE,
             volumes: Arc::default(),
             gang: None,
         }
@@ -88,7 +97,7 @@ impl Pod {
     pub fn is_pending(&self) -> bool {
         self.node.is_none()
             && self.phase == PodPhase::Pending
-            && !self.terminating
+            && self.terminating.is_none()
             && matches!(self.owner, PodOwner::Nobody | PodOwner::Controller)
     }
 
@@ -98,10 +107,18 @@ impl Pod {
         self.node.is_some() && matches!(self.phase, PodPhase::Pending | PodPhase::Running)
     }
 
+    /// Whether the cluster leans on it (`system-cluster-critical`, `system-node-critical`).
+    #[must_use]
+    pub const fn is_critical(&self) -> bool {
+        self.priority >= Self::CRITICAL_PRIORITY
+    }
+
     /// Whether it would have to run elsewhere if its node went.
     #[must_use]
     pub fn is_reschedulable(&self) -> bool {
-        self.uses_node() && !self.terminating && matches!(self.owner, PodOwner::Nobody | PodOwner::Controller)
+        self.uses_node()
+            && self.terminating.is_none()
+            && matches!(self.owner, PodOwner::Nobody | PodOwner::Controller)
     }
 }
 

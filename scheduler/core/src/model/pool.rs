@@ -37,6 +37,12 @@ pub struct NodePool {
     pub termination_grace_period: Option<Duration>,
     /// What happens to a node whose hardware is not what was bought.
     pub mismatch_policy: MismatchPolicy,
+    /// Hash of its template, as the edge computes it; a claim with another one has drifted.
+    pub template_hash: Option<String>,
+    /// What is wrong with it beyond what the API server refuses: such a pool buys nothing.
+    pub problem: Option<String>,
+    /// Whether its deletion has begun.
+    pub deleting: bool,
 }
 
 impl NodePool {
@@ -76,6 +82,9 @@ impl NodePool {
             expire_after: Wait::After(Duration::from_secs(720 * 3600)),
             termination_grace_period: None,
             mismatch_policy: MismatchPolicy::Replace,
+            template_hash: None,
+            problem: None,
+            deleting: false,
         }
     }
 }

@@ -210,7 +210,7 @@ impl Solver {
                 .then(|| self.topology.binding(&self.catalog, &self.places, pod, &counted));
             let place = &self.places[*index];
             // Pods that go are no company any more, yet they hold their ports until they are gone.
-            let counts = !pod.terminating;
+            let counts = pod.terminating.is_none();
             let mut occupancy = host::HostRules::default();
             for group in counted.iter().filter(|group| **group >= first) {
                 match self.topology.domain(*group) {

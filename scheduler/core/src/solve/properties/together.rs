@@ -255,6 +255,7 @@ fn after(input: &Snapshot, plan: &Plan) -> Snapshot {
         after.node_claims.push(NodeClaim {
             name: planned.name.as_str().into(),
             pool: planned.pool.clone(),
+            node_class: pool.node_class.clone(),
             instance_type: Arc::clone(&planned.instance_type),
             zone: Arc::clone(&planned.zone),
             capacity_type: planned.capacity_type,
@@ -264,10 +265,19 @@ fn after(input: &Snapshot, plan: &Plan) -> Snapshot {
             capacity: bought.capacity.clone(),
             allocatable: bought.allocatable(),
             labels,
+            annotations: Labels::new(),
             taints: pool.taints.clone(),
+            startup_taints: Vec::new(),
+            termination_grace_period: None,
+            template_hash: None,
             state: ClaimState::Launched,
+            since: Timestamp(0),
             created: Timestamp(0),
+            provider_id: None,
             node: None,
+            deleting: None,
+            terminate_by: None,
+            disruption_reason: None,
         });
     }
     after
