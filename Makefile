@@ -7,7 +7,7 @@ CARGO ?= cargo
 
 FUZZ_SECONDS ?= 300
 
-.PHONY: help demo test fuzz bench bench-cost bench-karpenter bench-growth bench-warm lint fmt docs build tools
+.PHONY: help demo control-plane test fuzz bench bench-cost bench-karpenter bench-growth bench-warm lint fmt docs build tools
 
 help: ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -24,7 +24,11 @@ build: tools ## Build assay and assay-agent, optimised
 demo: build ## Show the whole loop: a simulated cloud, real agents over real QUIC; half a minute, no cluster, no cloud
 	target/release/assay demo
 
-test: tools ## Run all tests
+control-plane: tools ## Build tests and the Kubernetes control plane they run against (needs Go; minutes the first time)
+	$(CARGO) test --workspace --locked --no-run
+	$${CARGO_TARGET_DIR:-target}/debug/control-plane build
+
+test: control-plane ## Run all tests
 	$(CARGO) test --workspace --locked
 
 fuzz: tools ## Feed arbitrary manifests to the planner for FUZZ_SECONDS (needs a nightly compiler and cargo-fuzz)

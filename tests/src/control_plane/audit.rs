@@ -1,0 +1,101 @@
+//! The API server's audit log: who asked for what, and with what answer. Counts the API calls of a program, and says what was
+//! refused.
+
+use std::path::Path;
+
+use anyhow::Context;
+use serde::Deserialize;
+
+use super::ControlPlane;
+
+/// How many refused requests go into a message.
+const LINES: usize = 20;
+
+/// An answered request.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Entry {
+    /// `get`, `list`, `watch`, `create`, `update`, `patch`, `delete`.
+    pub verb: String,
+    /// What was asked for, with its query.
+    #[serde(rename = "requestURI")]
+    pub uri: String,
+    /// Who asked.
+    pub user: User,
+    /// What the program calls itself.
+    #[serde(default)]
+    pub user_agent: String,
+    /// The object.
+    #[serde(default)]
+    pub object_ref: Object,
+    /// The answer.
+    #[serde(default)]
+    pub response_status: Status,
+}
+
+/// Who asked.
+#[derive(Debug, Clone, Default, Deserialize)]
+pub struct User {
+    /// The user's name.
+    #[serde(default)]
+    pub username: String,
+}
+
+/// What a request is about.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct Object {
+    /// `pods`, `nodes`.
+    pub resource: String,
+    /// `status`, `eviction`, or nothing.
+    pub subresource: String,
+    /// Empty for what belongs to no namespace.
+    pub namespace: String,
+    /// Empty for lists.
+    pub name: String,
+}
+
+/// How a request was answered.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct Status {
+    /// As in HTTP.
+    pub code: u16,
+    /// Why not.
+    pub message: String,
+}
+
+impl ControlPlane {
+    /// All requests answered so far, but those of Kubernetes' own components.
+    ///
+    /// # Errors
+    /// The log cannot be read.
+    pub fn audit(&self) -> anyhow::Result<Vec<Entry>> {
+        read(&self.logs().join("audit.log"))
+    }
+}
+
+/// Reads an audit log. The last line may be half written.
+pub(super) fn read(log: &Path) -> anyhow::Result<Vec<Entry>> {
+    let text = std::fs::read(log).with_context(|| format!("cannot read {}", log.display()))?;
+    let text = String::from_utf8_lossy(&text);
+    let Some((whole, _)) = text.rsplit_once('\n') else { return Ok(Vec::new()) };
+    let entry = |line| serde_json::from_str(line).with_context(|| format!("in {}: {line}", log.display()));
+    whole.lines().map(entry).collect()
+}
+
+/// The last requests that were refused, a line each.
+pub(super) fn refused(entries: &[Entry]) -> Vec<String> {
+    let refused = |entry: &&Entry| entry.response_status.code >= 400;
+    let mut lines: Vec<_> = entries
+        .iter()
+        .rev()
+        .filter(refused)
+        .take(LINES)
+        .map(|Entry { verb, uri, user, response_status: Status { code, message }, .. }| {
+            format!("{code} for {verb} {uri} by {}: {message}", user.username)
+        })
+        .collect();
+    lines.reverse();
+    lines
+}
