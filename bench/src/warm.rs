@@ -8,8 +8,8 @@ use std::time::Instant;
 use anyhow::{Context, ensure};
 use assay_core::catalog::Catalog;
 use assay_core::model::{
-    Labels, Namespaces, Node, NodeClass, NodeInclusion, NodePool, Pod, PodAffinityTerm, PodId, PodPhase,
-    PodSelector, PodSpec, ResourceList, Snapshot, Timestamp, TopologySpread, WhenUnsatisfiable,
+    Change, Labels, Namespaces, Node, NodeClass, NodeInclusion, NodePool, Pod, PodAffinityTerm, PodId,
+    PodPhase, PodSelector, PodSpec, ResourceList, Snapshot, Timestamp, TopologySpread, WhenUnsatisfiable,
 };
 use assay_core::requirement::Requirement;
 use assay_core::solve::{SolveOptions, Warm};
@@ -29,13 +29,18 @@ const ARRIVALS: usize = 10_000;
 pub(crate) fn run() -> anyhow::Result<()> {
     let snapshot = cluster(5_000, 20);
     let started = Instant::now();
-    let mut warm = Warm::new(&snapshot, &SolveOptions::default());
+    let mut warm = Warm::of(&snapshot);
     let ready = started.elapsed();
+    let options = SolveOptions::default();
     let mut times: Histogram<u64> = Histogram::new(3).context("histogram")?;
     let (mut existing, mut bought) = (0, 0);
     for pod in arrivals(ARRIVALS) {
         let started = Instant::now();
-        let plan = warm.arrive(&pod).context("asks for nothing new")?;
+        let plan = warm.decide(&[&pod], &options);
+        if let Some(there) = plan.existing.first() {
+            let node = Some(Arc::clone(&there.name));
+            warm.apply(Change::Pod(Arc::new(Pod { node, phase: PodPhase::Running, ..pod })));
+        }
         times.record(u64::try_from(started.elapsed().as_nanos())?)?;
         ensure!(plan.unschedulable.is_empty(), "{:?}", plan.unschedulable);
         existing += plan.existing.len();

@@ -3,10 +3,12 @@
 //! Drivers build these from Kubernetes objects at the edge; `solve` and `disrupt` read a [`Snapshot`] and return a [`Plan`].
 //! Anything large and shared between many objects (a pod's constraints, a label set) is behind an `Arc`.
 
+mod change;
 mod claim;
 mod class;
 mod disruption_budget;
 mod gang;
+mod market;
 mod node;
 mod plan;
 mod pod;
@@ -20,10 +22,12 @@ mod volume;
 
 use std::collections::BTreeMap;
 
+pub use change::Change;
 pub use claim::{ClaimState, NodeClaim};
 pub use class::{ClassReadiness, CpuManagerPolicy, NodeClass, TopologyManagerPolicy};
 pub use disruption_budget::DisruptionBudget;
 pub use gang::{Gang, GangScope};
+pub use market::Market;
 pub use node::Node;
 pub use plan::{
     ClaimExplanation, ExistingAssignment, InstanceTypeOption, Plan, PlannedClaim, PoolReason, ReasonCode,

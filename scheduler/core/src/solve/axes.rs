@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use smallvec::SmallVec;
 
-use crate::model::{AttachedVolume, Pod, ResourceList, Snapshot};
+use crate::model::{AttachedVolume, ResourceList};
 
 /// An amount per axis: millicores, bytes, pod slots or units.
 pub(super) type Amounts = SmallVec<[u64; 8]>;
@@ -14,7 +14,7 @@ const NO_LIMIT: u64 = 1 << 20;
 
 /// Which resource each axis is: CPU, memory, ephemeral storage, pod slots, the extended ones by name, then the volumes of each
 /// CSI driver.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Axes {
     extended: Vec<String>,
     drivers: Vec<String>,
@@ -23,18 +23,15 @@ pub(super) struct Axes {
 impl Axes {
     const COMMON: usize = 4;
 
-    /// The axes that pods and DaemonSets of a snapshot ask for; what nobody asks for cannot run out.
-    pub(super) fn of(snapshot: &Snapshot) -> Self {
-        let pending = || snapshot.pods.iter().filter(|pod| pod.is_pending());
-        let drivers: BTreeSet<&str> =
-            pending().flat_map(|pod| pod.volumes.iter()).map(|volume| &*volume.driver).collect();
-        let drivers = drivers.into_iter().map(str::to_owned).collect();
-        let specs = pending().map(|pod| &pod.spec).chain(snapshot.daemon_sets.iter().map(|set| &set.spec));
-        let names: BTreeSet<&String> = specs
-            .filter(|spec| !spec.requests.extended.is_empty())
-            .flat_map(|spec| spec.requests.extended.keys())
-            .collect();
-        Self { extended: names.into_iter().cloned().collect(), drivers }
+    /// Axes for these extended resources and these CSI drivers; what nobody asks for cannot run out.
+    pub(super) fn new(extended: BTreeSet<&str>, drivers: BTreeSet<&str>) -> Self {
+        let owned = |names: BTreeSet<&str>| names.into_iter().map(str::to_owned).collect();
+        Self { extended: owned(extended), drivers: owned(drivers) }
+    }
+
+    /// Whether these are axes for exactly those.
+    pub(super) fn are(&self, extended: &BTreeSet<&str>, drivers: &BTreeSet<&str>) -> bool {
+        self.extended.iter().eq(extended) && self.drivers.iter().eq(drivers)
     }
 
     pub(super) fn len(&self) -> usize {
@@ -59,12 +56,6 @@ impl Axes {
     pub(super) fn of_driver(&self, driver: &str) -> Option<usize> {
         let position = self.drivers.binary_search_by(|one| one.as_str().cmp(driver)).ok()?;
         Some(Self::COMMON + self.extended.len() + position)
-    }
-
-    /// Whether everything that a pod asks for has an axis.
-    pub(super) fn cover(&self, pod: &Pod) -> bool {
-        pod.spec.requests.extended.keys().all(|name| self.extended.binary_search(name).is_ok())
-            && pod.volumes.iter().all(|volume| self.of_driver(&volume.driver).is_some())
     }
 
     /// What is left of `allocatable` after `used`; `attached` counts the volumes of a driver that are attached already.

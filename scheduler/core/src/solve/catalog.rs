@@ -14,7 +14,7 @@ use super::host::Occupancy;
 use super::numa::NumaRoom;
 use crate::catalog::{InstanceType, Offering, OfferingOverrides};
 use crate::model::{
-    AlignedRequest, DaemonSet, HostPort, NodeClass, NodePool, PodSpec, ResourceList, Snapshot, untolerated,
+    AlignedRequest, DaemonSet, HostPort, Market, NodeClass, NodePool, Pod, PodSpec, ResourceList, untolerated,
 };
 use crate::requirement::{Requirements, ValueSet};
 
@@ -33,37 +33,13 @@ pub(super) struct Catalog {
     pub(super) siblings: usize,
     /// Whether the kubelet of some machine insists on NUMA nodes.
     pub(super) aligns: bool,
-    market: Market,
+    pub(super) market: Market,
+    /// What the present pods ask for that some type leaves to chance.
+    pub(super) drawn: Drawn,
 }
 
-/// What decides which machines a pool can buy, and what will run on them before any pod does.
-#[derive(Debug)]
-struct Market {
-    classes: Vec<NodeClass>,
-    daemon_sets: Vec<DaemonSet>,
-    instance_types: BTreeMap<String, Arc<Vec<InstanceType>>>,
-}
-
-impl Market {
-    fn of(snapshot: &Snapshot) -> Self {
-        Self {
-            classes: snapshot.classes.clone(),
-            daemon_sets: snapshot.daemon_sets.clone(),
-            instance_types: snapshot.instance_types.clone(),
-        }
-    }
-
-    /// What a pool could buy.
-    fn types_of(&self, pool: &NodePool) -> impl Iterator<Item = TypeRef> {
-        let list = self.instance_types.get(&*pool.types_key()).map(Arc::clone).unwrap_or_default();
-        (0..list.len()).map(move |index| TypeRef { list: Arc::clone(&list), index })
-    }
-
-    /// The class of a pool's nodes.
-    fn class_of(&self, pool: &NodePool) -> Option<&NodeClass> {
-        self.classes.iter().find(|class| class.name == pool.node_class)
-    }
-}
+/// Labels and sets of their values.
+pub(super) type Drawn = Vec<(String, ValueSet)>;
 
 /// One instance type of a list that is shared.
 #[derive(Debug, Clone)]
@@ -81,6 +57,12 @@ impl std::ops::Deref for TypeRef {
 }
 
 impl TypeRef {
+    /// What a pool could buy.
+    fn of_pool(market: &Market, pool: &NodePool) -> impl Iterator<Item = Self> {
+        let list = market.instance_types.get(&*pool.types_key()).map(Arc::clone).unwrap_or_default();
+        (0..list.len()).map(move |index| Self { list: Arc::clone(&list), index })
+    }
+
     /// Whether both are the same type of the same list.
     pub(super) fn is(&self, other: &Self) -> bool {
         self.index == other.index && Arc::ptr_eq(&self.list, &other.list)
@@ -208,10 +190,8 @@ impl Shape {
 }
 
 impl Catalog {
-    pub(super) fn compile(snapshot: &Snapshot) -> Self {
-        let axes = Axes::of(snapshot);
-        let market = Market::of(snapshot);
-        let mut order: Vec<&NodePool> = snapshot.pools.iter().collect();
+    pub(super) fn compile(market: Market, axes: Axes, drawn: Drawn) -> Self {
+        let mut order: Vec<&NodePool> = market.pools.iter().collect();
         order.sort_by(|a, b| b.weight.cmp(&a.weight).then_with(|| a.name.cmp(&b.name)));
         let mut pools: Vec<Pool> = Vec::with_capacity(order.len());
         for pool in order {
@@ -222,12 +202,11 @@ impl Catalog {
             };
             pools.push(Pool { pool: Arc::new(pool.clone()), tier, requirements: pool_requirements(pool) });
         }
-        let drawn = drawn_for(snapshot);
         let mut shapes: Vec<Shape> = Vec::new();
         for (index, pool) in pools.iter().enumerate() {
             let Ok(requirements) = &pool.requirements else { continue };
             let daemon_sets = daemon_sets_of(&market.daemon_sets, &pool.pool);
-            for instance_type in market.types_of(&pool.pool) {
+            for instance_type in TypeRef::of_pool(&market, &pool.pool) {
                 let place = (index, pool.tier, market.class_of(&pool.pool));
                 let mut add = |drawn| {
                     add_shapes(&mut shapes, &axes, place, requirements, &daemon_sets, &instance_type, drawn);
@@ -261,7 +240,7 @@ impl Catalog {
             });
         }
         let aligns = shapes.iter().any(|shape| shape.numa.is_some());
-        Self { axes, pools, shapes, by_price, siblings, aligns, market }
+        Self { axes, pools, shapes, by_price, siblings, aligns, market, drawn }
     }
 
     /// Shapes that a pool could buy if its requirements were these.
@@ -269,7 +248,7 @@ impl Catalog {
         let pool = &self.pools[index];
         let daemon_sets = daemon_sets_of(&self.market.daemon_sets, &pool.pool);
         let mut shapes = Vec::new();
-        for instance_type in self.market.types_of(&pool.pool) {
+        for instance_type in TypeRef::of_pool(&self.market, &pool.pool) {
             let place = (index, pool.tier, self.market.class_of(&pool.pool));
             add_shapes(&mut shapes, &self.axes, place, requirements, &daemon_sets, &instance_type, None);
         }
@@ -286,18 +265,22 @@ fn at_chance(price: UsdPerHour, chance: f64) -> UsdPerHour {
     if chance >= 1.0 { price } else { UsdPerHour((super::axes::real(price.0) / chance).ceil() as u64) }
 }
 
-/// Labels that pods ask for and that some type leaves to chance, with each set of values asked for.
-fn drawn_for(snapshot: &Snapshot) -> Vec<(String, ValueSet)> {
-    let types = || snapshot.instance_types.values().flat_map(|types| types.iter());
-    let keys: BTreeSet<&str> =
-        types().flat_map(|one| &one.lotteries).map(|lottery| lottery.key.as_str()).collect();
+/// Labels that some type leaves to chance.
+pub(super) fn left_to_chance(market: &Market) -> BTreeSet<String> {
+    let types = market.instance_types.values().flat_map(|types| types.iter());
+    types.flat_map(|one| &one.lotteries).map(|lottery| lottery.key.clone()).collect()
+}
+
+/// Of the labels that are left to chance, those that pods ask for, with each set of values asked for.
+pub(super) fn drawn_for(left_to_chance: &BTreeSet<String>, pending: &[&Pod]) -> Drawn {
     let mut found: BTreeSet<(String, ValueSet)> = BTreeSet::new();
-    if keys.is_empty() {
+    if left_to_chance.is_empty() {
         return Vec::new();
     }
-    for pod in snapshot.pods.iter().filter(|pod| pod.is_pending()) {
+    for pod in pending {
         for term in required_terms(&pod.spec).unwrap_or_default() {
-            let asked = term.iter().filter(|(key, set)| keys.contains(key) && !set.allows_absence());
+            let asked =
+                term.iter().filter(|(key, set)| left_to_chance.contains(*key) && !set.allows_absence());
             found.extend(asked.map(|(key, set)| (key.to_owned(), set.clone())));
         }
     }

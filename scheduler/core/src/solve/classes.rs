@@ -156,6 +156,7 @@ pub(super) struct Masks {
     /// One key allowed one value only, on top of another list; `usize::MAX` is none of them.
     pinned: FxHashMap<(usize, usize, usize), Arc<Vec<u64>>>,
     filtered: FxHashMap<(usize, GroupId, bool), Arc<Vec<u64>>>,
+    aligned: FxHashMap<(usize, Vec<AlignedRequest>), Arc<Vec<u64>>>,
     holds: FxHashMap<(usize, Amounts), bool>,
     cheapest: FxHashMap<usize, u64>,
     /// Keeps every list that a number above stands for.
@@ -168,6 +169,11 @@ fn address(masks: &Arc<Vec<u64>>) -> usize {
 }
 
 impl Masks {
+    /// How many lists are remembered.
+    pub(super) fn len(&self) -> usize {
+        self.by_lane.len() + self.kept.len()
+    }
+
     /// Offerings that can be had now of these pools that satisfy `requirements`.
     pub(super) fn of(
         &mut self,
@@ -263,10 +269,15 @@ impl Masks {
         if containers.is_empty() || !catalog.aligns {
             return masks;
         }
+        let key = (address(&masks), containers.to_vec());
+        if let Some(known) = self.aligned.get(&key) {
+            return Arc::clone(known);
+        }
         let shapes = catalog.shapes.iter().zip(masks.iter());
         let aligned = shapes.map(|(shape, mask)| if shape.aligns(containers) { *mask } else { 0 });
         let aligned: Arc<Vec<u64>> = Arc::new(aligned.collect());
-        self.kept.push(Arc::clone(&aligned));
+        self.kept.push(masks);
+        self.aligned.insert(key, Arc::clone(&aligned));
         aligned
     }
 

@@ -94,18 +94,49 @@ impl Occupancy {
         }
         let count = u32::try_from(count).unwrap_or(u32::MAX);
         for group in &rules.counted {
-            let held = entry(&mut self.counts, *group, 0);
-            *held = held.saturating_add(count);
+            self.count_in(*group, count);
         }
         for (group, limit) in &rules.at_most {
-            let ceiling = entry(&mut self.ceilings, *group, u32::MAX);
-            *ceiling = (*ceiling).min(*limit);
+            self.limit(*group, *limit);
         }
         for (_, volume) in &rules.shared_volumes {
             if !self.volumes.contains(volume) {
                 self.volumes.push(*volume);
             }
         }
+    }
+
+    /// Counts pods of one group.
+    pub(super) fn count_in(&mut self, group: u32, count: u32) {
+        let held = entry(&mut self.counts, group, 0);
+        *held = held.saturating_add(count);
+    }
+
+    /// Takes pods of a group off.
+    pub(super) fn remove(&mut self, group: u32, count: u32) {
+        if let Some(index) = self.counts.iter().position(|(one, _)| *one == group) {
+            let held = &mut self.counts[index].1;
+            *held = held.saturating_sub(count);
+            if *held == 0 {
+                self.counts.swap_remove(index);
+            }
+        }
+    }
+
+    /// Forgets what those that are there demanded, to be told by those that stay.
+    pub(super) fn lift(&mut self) {
+        self.ceilings.clear();
+    }
+
+    /// Holds newcomers to one more limit.
+    pub(super) fn limit(&mut self, group: u32, limit: u32) {
+        let ceiling = entry(&mut self.ceilings, group, u32::MAX);
+        *ceiling = (*ceiling).min(limit);
+    }
+
+    /// These are the volumes that are attached.
+    pub(super) fn attach(&mut self, volumes: impl Iterator<Item = u32>) {
+        self.volumes = volumes.collect();
     }
 
     /// Axes of the volumes that a first pod of these rules would attach besides, one each.

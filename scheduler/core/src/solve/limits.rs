@@ -3,16 +3,13 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use assay_shared::labels::karpenter;
-use rustc_hash::FxHashSet;
-
 use super::catalog::Catalog;
-use crate::model::{ClaimState, Limits, ResourceList, Snapshot};
+use crate::model::{Limits, ResourceList};
 
-/// What the machines of each pool, by index, hold of what its limits name: nodes, and claims whose node has not joined.
+/// What the machines of each pool, by index of the catalogue's, hold of what its limits name: nodes, and claims whose node has not joined.
 #[derive(Debug, Clone)]
 pub(super) struct Held {
-    pools: Vec<Holding>,
+    pools: Vec<(String, Holding)>,
 }
 
 #[derive(Debug, Clone)]
@@ -23,42 +20,29 @@ struct Holding {
 }
 
 impl Held {
-    /// What the nodes and claims of a snapshot hold.
-    pub(super) fn of(snapshot: &Snapshot, catalog: &Catalog) -> Self {
+    /// Nothing yet.
+    pub(super) fn nothing(catalog: &Catalog) -> Self {
         let nothing = |limits: &Limits| Holding {
             resources: limits.limited.iter().map(|name| (name.clone(), 0)).collect(),
             nodes: 0,
         };
-        let mut held = Self { pools: catalog.pools.iter().map(|pool| nothing(&pool.pool.limits)).collect() };
-        let index = |name: &str| catalog.pools.iter().position(|pool| pool.pool.name == name);
-        for node in &snapshot.nodes {
-            if let Some(pool) = node.label(karpenter::NODEPOOL).and_then(index) {
-                held.add(pool, &node.capacity);
-            }
-        }
-        let joined: FxHashSet<&str> = snapshot.nodes.iter().map(|node| &*node.name).collect();
-        for claim in &snapshot.node_claims {
-            let counted = claim.node.as_ref().is_some_and(|node| joined.contains(&**node));
-            // A claim on its way out without a node still is a machine until it is gone.
-            debug_assert!(claim.state <= ClaimState::Terminating);
-            if let (false, Some(pool)) = (counted, index(&claim.pool)) {
-                held.add(pool, &claim.capacity);
-            }
-        }
-        held
+        let pools = catalog.pools.iter();
+        Self { pools: pools.map(|pool| (pool.pool.name.clone(), nothing(&pool.pool.limits))).collect() }
     }
 
-    fn add(&mut self, pool: usize, capacity: &ResourceList) {
-        let held = &mut self.pools[pool];
+    /// Counts a machine of this capacity, or takes it off again.
+    pub(super) fn count(&mut self, pool: &str, capacity: &ResourceList, more: bool) {
+        let Some((_, held)) = self.pools.iter_mut().find(|(name, _)| name == pool) else { return };
         for (name, amount) in &mut held.resources {
-            *amount = amount.saturating_add(capacity.amount(name));
+            let one = capacity.amount(name);
+            *amount = if more { amount.saturating_add(one) } else { amount.saturating_sub(one) };
         }
-        held.nodes += 1;
+        held.nodes = if more { held.nodes + 1 } else { held.nodes.saturating_sub(1) };
     }
 
     /// How much a pool holds of a resource that it limits; its machines as `nodes`.
     pub(super) fn amount(&self, pool: usize, name: &str) -> u64 {
-        let held = &self.pools[pool];
+        let (_, held) = &self.pools[pool];
         let resource = || held.resources.iter().find(|(one, _)| one == name).map(|(_, amount)| *amount);
         if name == "nodes" { held.nodes } else { resource().unwrap_or(0) }
     }
@@ -93,7 +77,7 @@ impl Allowance {
         };
         let pools = catalog.pools.iter().zip(&held.pools);
         Self {
-            pools: pools.map(|(pool, held)| left(&pool.pool.limits, held)).collect(),
+            pools: pools.map(|(pool, (_, held))| left(&pool.pool.limits, held)).collect(),
             reserved: reserved(catalog),
         }
     }

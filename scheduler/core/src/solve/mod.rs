@@ -1,7 +1,8 @@
 //! Decides what to buy for the pods that wait, and says why the rest was left out.
 //!
 //! ```text
-//! snapshot -> catalog (shapes, offerings as bits) -> places (room that exists) -> topology (groups, counts)
+//! snapshot, or changes of it -> follow: catalog (shapes, offerings as bits), machines (room that exists), residents (who runs
+//!                               there), topology (groups, counts), reach (who may go where)
 //! pods -> classes (equal pods, ladders of wishes) -> settle (domains, existing room) -> pack (new machines) -> finish -> plan
 //!                                                         run: again, with what was learned, while something is left
 //!                                                         bound (dual prices, lower bound), reasons (for what is left)
@@ -19,10 +20,12 @@ mod cheaper;
 mod classes;
 mod explain;
 mod finish;
+mod follow;
 mod host;
 pub mod improve;
 mod ladder;
 mod limits;
+mod machines;
 mod numa;
 mod options;
 mod pack;
@@ -31,6 +34,7 @@ mod place;
 mod properties;
 mod reach;
 mod reasons;
+mod residents;
 mod run;
 mod settle;
 #[cfg(test)]
@@ -41,6 +45,7 @@ mod topology;
 mod warm;
 mod why;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use assay_shared::units::UsdPerHour;
@@ -49,238 +54,102 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use self::axes::Amounts;
 use self::catalog::Catalog;
 use self::classes::{ByLabels, Class, ClassKey, Masks, Volumes};
+use self::follow::Bound;
 use self::host::Occupancy;
 use self::limits::{Allowance, Held};
+use self::machines::Machines;
 pub use self::options::{MinValues, Preferences, SolveOptions};
-use self::place::Place;
 use self::reach::Reach;
+use self::residents::Residents;
 use self::run::Outcome;
-use self::topology::{Counts, Domain, GroupId, Topology};
+use self::topology::{Counts, GroupId, Topology};
 pub use self::warm::Warm;
 use crate::model::{
-    ExistingAssignment, Plan, Pod, PodId, PodSpec, PoolReason, Snapshot, Totals, Unschedulable,
+    Change, ExistingAssignment, Market, Plan, Pod, PodId, PodSpec, PoolReason, Snapshot, Totals,
+    Unschedulable,
 };
 use crate::requirement::Requirements;
 
 /// The plan for the pending pods of a snapshot. It passes [`check`](crate::check::check).
 pub fn solve(snapshot: &Snapshot, options: &SolveOptions) -> Plan {
     let pending: Vec<&Pod> = snapshot.pods.iter().filter(|pod| pod.is_pending()).collect();
-    Solver::new(snapshot).decide(&pending, options)
+    Solver::of(snapshot, &pending).decide(&pending, options)
 }
 
-/// Everything a decision needs to know of a snapshot, and what is remembered between decisions.
+/// What decisions are made on: what can be bought, which machines there are and who runs there; and what is remembered between
+/// decisions. `follow` keeps it up with the cluster. A decision leaves nothing behind: it is carried out by whoever asked for
+/// it, and told like any other change.
 #[derive(Debug)]
 struct Solver {
     catalog: Catalog,
-    /// Machines that exist; those that take pods first.
-    places: Vec<Place>,
-    open_places: usize,
+    /// Labels that some type leaves to chance.
+    left_to_chance: BTreeSet<String>,
+    /// What the machines of each pool hold of what is limited.
+    held: Held,
+    machines: Machines,
+    bound: Bound,
+    residents: Residents,
     topology: Topology,
     counts: Counts,
     masks: Masks,
-    /// What the machines of each pool hold of what is limited.
-    held: Held,
-    allowance: Allowance,
     reach: Reach,
     requirements_known: FxHashMap<Requirements, Arc<Requirements>>,
-    /// Pods of each gang that run.
-    gangs_running: FxHashMap<Arc<str>, u64>,
+    /// Groups that the ports of DaemonSets on machines to come make.
+    ports_of_shapes: Vec<GroupId>,
     /// Places as they were before the present decision touched them.
     touched: FxHashMap<usize, (Amounts, Occupancy)>,
-    /// Pods that run, by place: labels and how many.
-    running: Vec<Running>,
-    /// Groups for which these were counted.
-    groups_counted: usize,
-    /// Volumes that more than one pod uses, by number.
-    shared_volumes: FxHashMap<Arc<str>, u32>,
-}
-
-/// A pod that runs at a place.
-#[derive(Debug)]
-struct Running {
-    place: usize,
-    pod: Arc<Pod>,
+    /// Volumes by number.
+    volume_numbers: FxHashMap<Arc<str>, u32>,
+    /// How many of the pods that are decided on use each volume.
+    volumes_pending: FxHashMap<Arc<str>, u32>,
 }
 
 impl Solver {
-    fn new(snapshot: &Snapshot) -> Self {
-        let catalog = Catalog::compile(snapshot);
-        let places = place::places(snapshot, &catalog.axes);
-        let open_places = places.iter().take_while(|place| place.open).count();
-        let held = Held::of(snapshot, &catalog);
-        let allowance = Allowance::of(&held, &catalog);
-        let mut solver = Self {
-            catalog,
-            places,
-            open_places,
-            topology: Topology::default(),
-            counts: Counts::default(),
-            masks: Masks::default(),
-            held,
-            allowance,
-            reach: Reach::default(),
-            requirements_known: FxHashMap::default(),
-            gangs_running: FxHashMap::default(),
-            touched: FxHashMap::default(),
-            running: Vec::new(),
-            groups_counted: 0,
-            shared_volumes: FxHashMap::default(),
-        };
-        solver.observe(&snapshot.pods);
+    /// A solver that knows a snapshot.
+    fn of(snapshot: &Snapshot, pending: &[&Pod]) -> Self {
+        let bound: Vec<&Pod> = snapshot.pods.iter().filter(|pod| pod.uses_node()).collect();
+        let mut solver = Self::new(Market::of(snapshot), &bound, pending);
+        for pod in bound {
+            solver.apply(Change::Pod(Arc::new(pod.clone())));
+        }
+        for node in &snapshot.nodes {
+            solver.apply(Change::Node(Arc::new(node.clone())));
+        }
+        for claim in &snapshot.node_claims {
+            solver.apply(Change::Claim(Arc::new(claim.clone())));
+        }
         solver
-    }
-
-    /// Takes note of what runs: who is where, which constraints bind newcomers, which volumes are shared.
-    fn observe(&mut self, pods: &[Pod]) {
-        let by_name: FxHashMap<&str, usize> =
-            self.places.iter().enumerate().map(|(index, place)| (&*place.name, index)).collect();
-        let mut uses: FxHashMap<&Arc<str>, u32> = FxHashMap::default();
-        let mut running = Vec::new();
-        for pod in pods {
-            for volume in &*pod.volumes {
-                *uses.entry(&volume.id).or_default() += 1;
-            }
-            let Some(node) = pod.node.as_ref().filter(|_| pod.uses_node()) else { continue };
-            if let Some(gang) = &pod.gang {
-                *self.gangs_running.entry(Arc::clone(&gang.id)).or_default() += 1;
-            }
-            if let Some(place) = by_name.get(&**node) {
-                running.push(Running { place: *place, pod: Arc::new(pod.clone()) });
-            }
-        }
-        let mut shared: Vec<&Arc<str>> =
-            uses.into_iter().filter(|(_, count)| *count > 1).map(|(id, _)| id).collect();
-        shared.sort_unstable();
-        for id in shared {
-            let number = u32::try_from(self.shared_volumes.len()).unwrap_or(u32::MAX);
-            self.shared_volumes.insert(Arc::clone(id), number);
-        }
-        drop(by_name);
-        // What is attached to a node already takes no room there again.
-        for one in running.iter().filter(|one| !one.pod.volumes.is_empty()) {
-            let shared = one.pod.volumes.iter().filter_map(|volume| {
-                let axis = self.catalog.axes.of_driver(&volume.driver)?;
-                Some((u16::try_from(axis).ok()?, *self.shared_volumes.get(&volume.id)?))
-            });
-            let rules = host::HostRules { shared_volumes: shared.collect(), ..host::HostRules::default() };
-            self.places[one.place].occupancy.add(&rules, 1);
-        }
-        let binding = running.iter().filter(|one| binds_others(&one.pod.spec)).map(|one| &one.pod.spec);
-        for spec in distinct(binding) {
-            self.topology.learn_binding(&self.catalog, &self.places, spec);
-        }
-        for place in &self.places {
-            let spec = PodSpec { host_ports: place.daemon_ports.clone(), ..PodSpec::default() };
-            self.topology.learn_binding(&self.catalog, &self.places, &spec);
-        }
-        for shape in &self.catalog.shapes {
-            let spec = PodSpec { host_ports: shape.daemon_ports.clone(), ..PodSpec::default() };
-            self.topology.learn_binding(&self.catalog, &self.places, &spec);
-        }
-        self.running = running;
     }
 
     /// Makes the groups of pending pods' constraints and counts who is in them already.
     fn learn(&mut self, pending: &[&Pod], preferences: Preferences) {
+        self.topology.begin();
         let making = pending.iter().map(|pod| &pod.spec).filter(|spec| topology::makes_groups(spec));
         for spec in distinct(making) {
-            self.topology.learn(&self.catalog, &self.places, spec, preferences);
+            self.topology.learn(&self.catalog, &self.machines, spec, preferences);
         }
-        let mut in_gangs: Vec<&Pod> = pending.iter().copied().filter(|pod| pod.gang.is_some()).collect();
-        in_gangs.sort_unstable_by(|a, b| a.gang.cmp(&b.gang));
-        for pod in in_gangs {
-            self.topology.learn_gang(&self.catalog, &self.places, pod);
+        for pod in pending.iter().filter(|pod| pod.gang.is_some()) {
+            self.topology.learn_gang(&self.catalog, &self.machines, pod);
         }
-        self.counts.grow(&mut self.topology, &self.catalog, &self.places);
-        self.count();
+        self.count_new_groups();
     }
 
-    /// Counts what runs for the groups that are new.
-    fn count(&mut self) {
-        let known = std::mem::replace(&mut self.groups_counted, self.topology.len());
-        if self.topology.len() == known {
-            return;
-        }
-        let first = GroupId::try_from(known).unwrap_or(GroupId::MAX);
-        let mut by_labels = ByLabels::default();
-        let running = std::mem::take(&mut self.running);
-        for Running { place: index, pod } in &running {
-            let counted = self.counted_in(pod, &mut by_labels);
-            let binding = binds_others(&pod.spec)
-                .then(|| self.topology.binding(&self.catalog, &self.places, pod, &counted));
-            let place = &self.places[*index];
-            // Pods that go are no company any more, yet they hold their ports until they are gone.
-            let counts = pod.terminating.is_none();
-            let mut occupancy = host::HostRules::default();
-            for group in counted.iter().filter(|group| **group >= first) {
-                match self.topology.domain(*group) {
-                    Domain::Host => {
-                        if counts || self.topology.is_port(*group) {
-                            occupancy.counted.push(*group);
-                        }
-                        self.counts.add(*group, None, u32::from(counts));
-                    }
-                    Domain::Label(key) if counts && self.topology.counts_place(*group, place) => {
-                        let value = place.label(self.topology.key_name(key));
-                        let value = value.and_then(|value| self.topology.value(key, value));
-                        self.counts.add(*group, value, 1);
-                    }
-                    Domain::Label(_) => {}
-                }
-            }
-            if let Some((apart, host)) = binding {
-                occupancy.at_most =
-                    host.at_most.iter().copied().filter(|(group, _)| *group >= first).collect();
-                for constraint in apart.iter().filter(|one| counts && one.group >= first) {
-                    let Domain::Label(key) = self.topology.domain(constraint.group) else { continue };
-                    let value = place.label(self.topology.key_name(key));
-                    if let Some(value) = value.and_then(|value| self.topology.value(key, value)) {
-                        self.counts.add_averse(constraint.group, value, 1);
-                    }
-                }
-            }
-            if !occupancy.is_empty() {
-                // A limit that is broken already binds newcomers no less.
-                self.places[*index].occupancy.add(&occupancy, 1);
-            }
-        }
-        self.running = running;
-        if known == 0 {
-            self.count_daemons();
-        }
-    }
-
-    /// Ports that DaemonSets hold, on places and on machines to come.
-    fn count_daemons(&mut self) {
-        for index in 0..self.places.len() {
-            let ports = std::mem::take(&mut self.places[index].daemon_ports);
-            if let Some(rules) = self.topology.of_ports(&self.catalog, &self.places, &ports) {
-                self.places[index].occupancy.add(&rules, 1);
-            }
-            self.places[index].daemon_ports = ports;
-        }
-        for index in 0..self.catalog.shapes.len() {
-            let ports = std::mem::take(&mut self.catalog.shapes[index].daemon_ports);
-            if let Some(rules) = self.topology.of_ports(&self.catalog, &self.places, &ports) {
-                self.catalog.shapes[index].occupancy.add(&rules, 1);
-            }
-            self.catalog.shapes[index].daemon_ports = ports;
-        }
-    }
-
-    /// Groups that count a pod.
+    /// Groups that count a pod, of those that matter now.
     fn counted_in(&self, pod: &Pod, by_labels: &mut ByLabels) -> Arc<[GroupId]> {
         if self.topology.len() == 0 {
             return Arc::default();
         }
+        let live = |groups: Vec<GroupId>| -> Arc<[GroupId]> {
+            groups.into_iter().filter(|group| self.topology.is_live(*group)).collect()
+        };
         let key = (Arc::as_ptr(&pod.id.namespace), Arc::as_ptr(&pod.labels));
         let by_selector = by_labels
             .entry(key)
-            .or_insert_with(|| self.topology.selecting(&pod.id.namespace, &pod.labels).into());
+            .or_insert_with(|| live(self.topology.selecting(&pod.id.namespace, &pod.labels)));
         if pod.spec.host_ports.is_empty() && pod.gang.is_none() {
             return Arc::clone(by_selector);
         }
-        self.topology.counting(pod, by_selector).into()
+        live(self.topology.counting(pod, by_selector))
     }
 
     /// Groups pending pods; most important first, then largest.
@@ -316,7 +185,7 @@ impl Solver {
                 continue;
             }
             let rules =
-                self.topology.rules(&self.catalog, &self.places, pod, &key.counted, options.preferences);
+                self.topology.rules(&self.catalog, &self.machines, pod, &key.counted, options.preferences);
             classes.push(Class::new(&self.catalog, &key, pod, rules, options.preferences));
             if plain {
                 by_address.insert(address, classes.len() - 1);
@@ -329,17 +198,19 @@ impl Solver {
     }
 
     /// Volumes that a pod attaches.
-    fn volumes(&self, pod: &Pod) -> Volumes {
+    fn volumes(&mut self, pod: &Pod) -> Volumes {
         let mut volumes = Volumes::default();
         for volume in &*pod.volumes {
             let Some(axis) = self.catalog.axes.of_driver(&volume.driver) else { continue };
             let axis = u16::try_from(axis).unwrap_or(u16::MAX);
-            match self.shared_volumes.get(&volume.id) {
-                Some(number) => volumes.shared.push((axis, *number)),
-                None => match volumes.own.iter_mut().find(|(one, _)| *one == axis) {
-                    Some((_, count)) => *count += 1,
-                    None => volumes.own.push((axis, 1)),
-                },
+            let pending = self.volumes_pending.get(&volume.id).copied().unwrap_or(0);
+            if self.bound.of_volume(&volume.id) + pending > 1 {
+                volumes.shared.push((axis, number(&mut self.volume_numbers, &volume.id)));
+                continue;
+            }
+            match volumes.own.iter_mut().find(|(one, _)| *one == axis) {
+                Some((_, count)) => *count += 1,
+                None => volumes.own.push((axis, 1)),
             }
         }
         volumes.own.sort_unstable();
@@ -350,7 +221,7 @@ impl Solver {
 
     /// Remembers a place before it is changed.
     fn touch(&mut self, place: usize) {
-        let one = &self.places[place];
+        let one = &self.machines[place];
         self.touched.entry(place).or_insert_with(|| (one.room.clone(), one.occupancy.clone()));
     }
 
@@ -362,24 +233,25 @@ impl Solver {
 
     fn reset(&mut self) {
         for (place, (room, occupancy)) in self.touched.drain() {
-            self.places[place].room = room;
-            self.places[place].occupancy = occupancy;
+            self.machines[place].room = room;
+            self.machines[place].occupancy = occupancy;
         }
         self.counts.reset();
     }
 
-    /// Places pending pods. The solver's state is then that after the plan.
+    /// Places pending pods.
     fn decide(&mut self, pending: &[&Pod], options: &SolveOptions) -> Plan {
+        self.prepare(pending);
         self.learn(pending, options.preferences);
         let classes = self.classes(pending, options);
         if classes.is_empty() {
             return Plan::default();
         }
-        let allowance = self.allowance.clone();
+        let allowance = Allowance::of(&self.held, &self.catalog);
         let mut outcome = self.run(&classes, &allowance, options);
         self.make_cheaper(&classes, &mut outcome, options.steps);
         let plan = self.plan(&classes, &outcome, &allowance, options);
-        self.allowance = outcome.allowance;
+        self.reset();
         plan
     }
 
@@ -401,14 +273,14 @@ impl Solver {
         let mut by_place: FxHashMap<usize, usize> = FxHashMap::default();
         for (place, class, count) in &outcome.settled.placed {
             let index = *by_place.entry(*place).or_insert_with(|| {
-                let name = Arc::clone(&self.places[*place].name);
+                let name = Arc::clone(&self.machines[*place].name);
                 existing.push(ExistingAssignment { name, pods: Vec::new() });
                 existing.len() - 1
             });
             existing[index].pods.extend(take(*class, *count));
         }
         let mut order: Vec<(usize, usize)> = by_place.into_iter().collect();
-        order.sort_unstable();
+        order.sort_unstable_by_key(|(place, _)| &self.machines[*place].site.rank);
         let existing: Vec<ExistingAssignment> = order
             .into_iter()
             .map(|(_, index)| {
@@ -502,7 +374,8 @@ fn distinct<'p>(specs: impl Iterator<Item = &'p Arc<PodSpec>>) -> Vec<&'p PodSpe
     distinct
 }
 
-/// Whether running pods of this spec keep others away.
-fn binds_others(spec: &PodSpec) -> bool {
-    !spec.pod_anti_affinity.is_empty() || !spec.host_ports.is_empty()
+/// The number of a name, given to it where it is new.
+fn number(numbers: &mut FxHashMap<Arc<str>, u32>, name: &Arc<str>) -> u32 {
+    let next = u32::try_from(numbers.len()).unwrap_or(u32::MAX);
+    *numbers.entry(Arc::clone(name)).or_insert(next)
 }

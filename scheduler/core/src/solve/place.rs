@@ -1,32 +1,96 @@
-//! Machines that exist or are on their way, and the room on them. It is paid for, so it is used before anything is bought.
+//! A machine that exists or is on its way, and the room on it. It is paid for, so it is used before anything is bought.
 //!
 //! A pod bound to a claim's name counts as running there: that is how a driver keeps pods on the machine bought for them.
 
 use std::sync::Arc;
 
 use assay_shared::labels::{assay, karpenter, kubernetes};
-use rustc_hash::{FxHashMap, FxHashSet};
+use smallvec::SmallVec;
 
 use super::axes::{Amounts, Axes};
 use super::catalog::required_terms;
 use super::host::Occupancy;
+use super::topology::GroupId;
 use crate::model::{
-    ClaimState, DaemonSet, HostPort, Labels, Node, NodeClaim, PodOwner, ResourceList, Snapshot, Taint,
-    Toleration, untolerated,
+    AttachedVolume, ClaimState, DaemonSet, HostPort, Labels, Market, Node, NodeClaim, Pod, PodOwner,
+    ResourceList, Taint, Timestamp, Toleration, untolerated,
 };
 
-/// A node or a claim.
-#[derive(Debug, Clone)]
+/// A node or a claim, with what runs there.
+#[derive(Debug)]
 pub(super) struct Place {
     pub(super) name: Arc<str>,
-    pub(super) labels: Labels,
-    pub(super) taints: Vec<Taint>,
-    /// Whether it takes new pods. Pods on one that does not are counted all the same.
-    pub(super) open: bool,
+    pub(super) site: Site,
+    /// What is left for pods.
     pub(super) room: Amounts,
     pub(super) occupancy: Occupancy,
+    /// Groups that the ports of its DaemonSets make, and what these allow beside them.
+    pub(super) port_groups: Vec<GroupId>,
+    pub(super) port_limits: SmallVec<[(GroupId, u32); 2]>,
+    /// What the pods there take, and what of that is the DaemonSets'.
+    used: ResourceList,
+    daemons: ResourceList,
+    /// Volumes attached, each once.
+    pub(super) volumes: Vec<AttachedVolume>,
+}
+
+/// What a place is, whoever runs there.
+#[derive(Debug, PartialEq)]
+pub(super) struct Site {
+    pub(super) rank: Rank,
+    labels: Named,
+    pub(super) taints: Vec<Taint>,
+    allocatable: ResourceList,
+    /// What DaemonSets take, running or still to come.
+    expected: ResourceList,
     /// Ports that its DaemonSets take.
     pub(super) daemon_ports: Vec<HostPort>,
+}
+
+/// Where a place stands among all, by which the first with room is found: its standing, when it was decided, its name.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Rank {
+    standing: Standing,
+    decided: Timestamp,
+    name: Arc<str>,
+}
+
+impl Rank {
+    /// Whether the place takes new pods. Pods on one that does not are counted all the same.
+    pub(super) fn is_open(&self) -> bool {
+        self.standing != Standing::Closed
+    }
+}
+
+/// Initialised nodes before starting ones, both by name, before claims in the order they were decided.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Standing {
+    Initialized,
+    Starting,
+    Claimed,
+    Closed,
+}
+
+/// Labels: those of a node as it is, or as they will be.
+#[derive(Debug)]
+enum Named {
+    Of(Arc<Node>),
+    Own(Labels),
+}
+
+impl Named {
+    fn list(&self) -> &Labels {
+        match self {
+            Self::Of(node) => &node.labels,
+            Self::Own(labels) => labels,
+        }
+    }
+}
+
+impl PartialEq for Named {
+    fn eq(&self, other: &Self) -> bool {
+        self.list() == other.list()
+    }
 }
 
 /// Taints that go by themselves while a node starts, besides the pool's own startup taints.
@@ -42,53 +106,21 @@ const STARTING: &[&str] = &[
 /// Prefix of readiness gates' taints, which go when the gate opens.
 const READINESS_PREFIX: &str = "readiness.k8s.io/";
 
-/// What pods that run take, by the name of their node.
-#[derive(Debug, Default)]
-struct Usage<'s> {
-    all: ResourceList,
-    daemons: ResourceList,
-    /// Volumes attached, each once, by driver.
-    volumes: FxHashSet<(&'s str, &'s str)>,
-}
-
-/// Open ones first: initialised nodes by name, then starting nodes by name, then claims in the order they were decided; then
-/// the nodes that take no pods.
-pub(super) fn places(snapshot: &Snapshot, axes: &Axes) -> Vec<Place> {
-    let mut usage: FxHashMap<&str, Usage<'_>> = FxHashMap::default();
-    for pod in snapshot.pods.iter().filter(|pod| pod.uses_node()) {
-        if let Some(node) = &pod.node {
-            let usage = usage.entry(&**node).or_default();
-            usage.all += &pod.spec.requests;
-            if pod.owner == PodOwner::DaemonSet {
-                usage.daemons += &pod.spec.requests;
-            }
-            usage.volumes.extend(pod.volumes.iter().map(|volume| (&*volume.driver, &*volume.id)));
-        }
-    }
-    let nothing = Usage::default();
-    let room = |name: &str, allocatable: &ResourceList, daemons: ResourceList| {
-        let usage = usage.get(name).unwrap_or(&nothing);
-        // DaemonSet pods that run already are in `all`: only the rest is still to come.
-        let used = usage.all.clone() + &(daemons - &usage.daemons);
-        axes.room(allocatable, &used, |driver| {
-            usage.volumes.iter().filter(|(one, _)| *one == driver).count() as u64
-        })
-    };
-    let claim_of: FxHashMap<&str, &NodeClaim> =
-        snapshot.node_claims.iter().filter_map(|claim| Some((&**claim.node.as_ref()?, claim))).collect();
-    let mut nodes: Vec<&Node> = snapshot.nodes.iter().collect();
-    nodes.sort_by_key(|node| (!is_initialized(node), Arc::clone(&node.name)));
-    let mut places = Vec::new();
-    let mut closed = Vec::new();
-    for node in nodes {
-        let claim = claim_of.get(&*node.name);
+impl Site {
+    /// A node; `claim` is the one it was bought for.
+    pub(super) fn of_node(node: &Arc<Node>, claim: Option<&NodeClaim>, market: &Market) -> Self {
         let starting = node.label(karpenter::NODEPOOL).is_some() && !is_initialized(node);
         let going = claim.is_some_and(|claim| claim.state == ClaimState::Terminating);
         let open = node.accepts_pods() && !going && (node.ready || starting);
+        let standing = match (open, starting) {
+            (false, _) => Standing::Closed,
+            (true, true) => Standing::Starting,
+            (true, false) => Standing::Initialized,
+        };
         let mut taints = node.taints.clone();
         let mut allocatable = node.allocatable.clone();
         if starting {
-            let pool = snapshot.pools.iter().find(|pool| node.label(karpenter::NODEPOOL) == Some(&pool.name));
+            let pool = node.label(karpenter::NODEPOOL).and_then(|name| market.pool(name));
             taints.retain(|taint| {
                 let startup = pool.is_some_and(|pool| {
                     pool.startup_taints.iter().any(|s| s.key == taint.key && s.effect == taint.effect)
@@ -102,43 +134,94 @@ pub(super) fn places(snapshot: &Snapshot, axes: &Axes) -> Vec<Place> {
                 allocatable = with_zeros_from(allocatable, &claim.allocatable);
             }
         }
-        let labels = if starting { once_started(&node.labels) } else { node.labels.clone() };
-        let (daemons, daemon_ports) = daemons_on(&snapshot.daemon_sets, &labels, &taints);
-        let room = room(&node.name, &allocatable, daemons);
-        let name = Arc::clone(&node.name);
-        let place = Place { name, labels, taints, open, room, occupancy: Occupancy::default(), daemon_ports };
-        if open {
-            places.push(place);
-        } else {
-            closed.push(place);
+        let labels =
+            if starting { Named::Own(once_started(&node.labels)) } else { Named::Of(Arc::clone(node)) };
+        let rank = Rank { standing, decided: Timestamp::default(), name: Arc::clone(&node.name) };
+        Self::new(rank, labels, taints, allocatable, &market.daemon_sets)
+    }
+
+    /// A claim whose node has not joined.
+    pub(super) fn of_claim(claim: &NodeClaim, market: &Market) -> Self {
+        let rank =
+            Rank { standing: Standing::Claimed, decided: claim.created, name: Arc::clone(&claim.name) };
+        let labels = Named::Own(once_started(&claim.labels));
+        Self::new(rank, labels, claim.taints.clone(), claim.allocatable.clone(), &market.daemon_sets)
+    }
+
+    fn new(
+        rank: Rank,
+        labels: Named,
+        taints: Vec<Taint>,
+        allocatable: ResourceList,
+        daemon_sets: &[DaemonSet],
+    ) -> Self {
+        let (expected, daemon_ports) = daemons_on(daemon_sets, labels.list(), &taints);
+        Self { rank, labels, taints, allocatable, expected, daemon_ports }
+    }
+
+    /// Whether pods may be there for the same reasons as at `other`, whatever room there is.
+    pub(super) fn is_like(&self, other: &Self) -> bool {
+        self.rank == other.rank
+            && self.taints == other.taints
+            && self.daemon_ports == other.daemon_ports
+            && self.labels == other.labels
+    }
+
+    pub(super) fn labels(&self) -> &Labels {
+        self.labels.list()
+    }
+
+    /// A label under any of its spellings.
+    pub(super) fn label(&self, key: &str) -> Option<&str> {
+        let alias = || kubernetes::ALIASES.iter().find(|(_, name)| *name == key);
+        self.labels()
+            .get(key)
+            .or_else(|| alias().and_then(|(alias, _)| self.labels().get(*alias)))
+            .map(String::as_str)
+    }
+}
+
+impl Place {
+    /// A place where nobody is yet.
+    pub(super) fn new(name: Arc<str>, site: Site) -> Self {
+        Self {
+            name,
+            site,
+            room: Amounts::new(),
+            occupancy: Occupancy::default(),
+            port_groups: Vec::new(),
+            port_limits: SmallVec::new(),
+            used: ResourceList::default(),
+            daemons: ResourceList::default(),
+            volumes: Vec::new(),
         }
     }
-    let joined: FxHashSet<&str> = snapshot.nodes.iter().map(|node| &*node.name).collect();
-    let mut claims: Vec<&NodeClaim> = snapshot
-        .node_claims
-        .iter()
-        .filter(|claim| {
-            claim.state != ClaimState::Terminating
-                && !claim.node.as_ref().is_some_and(|name| joined.contains(&**name))
-        })
-        .collect();
-    claims.sort_by_key(|claim| (claim.created, Arc::clone(&claim.name)));
-    for claim in claims {
-        let labels = once_started(&claim.labels);
-        let (daemons, daemon_ports) = daemons_on(&snapshot.daemon_sets, &labels, &claim.taints);
-        let room = room(&claim.name, &claim.allocatable, daemons);
-        places.push(Place {
-            name: Arc::clone(&claim.name),
-            labels,
-            taints: claim.taints.clone(),
-            open: true,
-            room,
-            occupancy: Occupancy::default(),
-            daemon_ports,
-        });
+
+    /// Takes what a pod takes, volumes and room aside.
+    pub(super) fn admit(&mut self, pod: &Pod) {
+        self.used += &pod.spec.requests;
+        if pod.owner == PodOwner::DaemonSet {
+            self.daemons += &pod.spec.requests;
+        }
     }
-    places.extend(closed);
-    places
+
+    /// Gives that back.
+    pub(super) fn dismiss(&mut self, pod: &Pod) {
+        let less = |list: &mut ResourceList| *list = std::mem::take(list) - &pod.spec.requests;
+        less(&mut self.used);
+        if pod.owner == PodOwner::DaemonSet {
+            less(&mut self.daemons);
+        }
+    }
+
+    /// Works out anew what is left.
+    pub(super) fn measure(&mut self, axes: &Axes) {
+        // DaemonSet pods that run already are in `used`: only the rest is still to come.
+        let to_come = self.site.expected.clone() - &self.daemons;
+        let used = self.used.clone() + &to_come;
+        let attached = |driver: &str| self.volumes.iter().filter(|one| *one.driver == *driver).count() as u64;
+        self.room = axes.room(&self.site.allocatable, &used, attached);
+    }
 }
 
 fn is_initialized(node: &Node) -> bool {
@@ -193,15 +276,4 @@ fn daemons_on(daemon_sets: &[DaemonSet], labels: &Labels, taints: &[Taint]) -> (
         ports.extend(set.spec.host_ports.iter().cloned());
     }
     (requests, ports)
-}
-
-impl Place {
-    /// A label under any of its spellings.
-    pub(super) fn label(&self, key: &str) -> Option<&str> {
-        let alias = || kubernetes::ALIASES.iter().find(|(_, name)| *name == key);
-        self.labels
-            .get(key)
-            .or_else(|| alias().and_then(|(alias, _)| self.labels.get(*alias)))
-            .map(String::as_str)
-    }
 }

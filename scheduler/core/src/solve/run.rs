@@ -149,7 +149,7 @@ impl Solver {
             broken_gangs: FxHashSet::default(),
             unkept: Vec::new(),
         };
-        let mut open = pack::Opened::default();
+        let mut open = pack::Opened::new(self.topology.ranks());
         let mut filling: Option<Filling> = None;
         let mut first = 0;
         // Pods that wait for less important ones: they are looked at again with those.
@@ -368,7 +368,7 @@ impl Solver {
             entry.2 += class.pods.len() as u64 - outcome.left[index];
             entry.3.push(index);
         }
-        let running = |id: &str| self.gangs_running.get(id).copied().unwrap_or(0);
+        let running = |id: &str| self.bound.of_gang(id);
         gangs
             .into_iter()
             .filter(|(id, (_, needed, placed, _))| placed + running(id) < *needed)
@@ -427,7 +427,7 @@ impl Solver {
         }
         let mut from_places: Vec<(usize, usize, u64)> = Vec::new();
         for (place, class, count) in &outcome.settled.placed {
-            let held = |group: u32| u64::from(self.places[*place].occupancy.count(group));
+            let held = |group: u32| u64::from(self.machines[*place].occupancy.count(group));
             if is_alone(&classes[*class].host, &held) {
                 from_places.push((*place, *class, *count));
             }
@@ -460,7 +460,7 @@ impl Solver {
     /// Makes a place what it was before this decision, with what is still put there.
     fn replay(&mut self, classes: &[Class<'_>], place: usize, placed: &[(usize, usize, u64)]) {
         let Some((room, occupancy)) = self.touched.get(&place).cloned() else { return };
-        let one = &mut self.places[place];
+        let one = &mut self.machines[place];
         (one.room, one.occupancy) = (room, occupancy);
         for (_, class, count) in placed.iter().filter(|(at, ..)| *at == place) {
             let class = &classes[*class];

@@ -266,7 +266,7 @@ impl Solver {
         keys.extend(class.rules.counted.iter().filter_map(|group| label(*group)));
         keys.retain(|key| !needed.contains(key));
         for keys in [&mut keys, &mut needed] {
-            keys.sort_unstable();
+            keys.sort_unstable_by_key(|key| self.topology.key_name(*key));
             keys.dedup();
         }
         let optional = keys.len();
@@ -278,7 +278,7 @@ impl Solver {
             let mut more = Vec::new();
             for (pins, masks) in &cells {
                 let mut with_value = Vec::new();
-                for (value, text) in self.topology.values(*key).iter().enumerate() {
+                for (value, text) in self.topology.values(*key) {
                     let narrowed = if buys {
                         self.masks.pinned(&self.catalog, masks, (*key, name), (value, text))
                     } else {
@@ -303,10 +303,9 @@ impl Solver {
         }
         cells.iter_mut().for_each(|(pins, _)| pins.sort_unstable());
         let mut found = Vec::new();
-        let nowhere = Arc::default();
         let by_domain = self.by_domain(places, &keys, optional);
         for (pins, masks) in cells {
-            let places = Arc::clone(by_domain.get(&pins).unwrap_or(&nowhere));
+            let places = self.in_domain(&by_domain, &pins);
             for (masks, places, mut counted) in self.by_filter(class, &pins, masks, places, buys) {
                 counted.extend(class.host.counted.iter().map(|group| (*group, None)));
                 let buyable = buys && self.masks.holds(&self.catalog, &masks, &class.requests);
@@ -355,24 +354,24 @@ impl Solver {
         buys: bool,
     ) -> Vec<(Arc<Vec<u64>>, Places, Counted)> {
         let mut parts = vec![(masks, places, Counted::new())];
-        for group in &class.rules.counted {
-            let Domain::Label(key) = self.topology.domain(*group) else { continue };
+        for group in self.topology.in_order(&class.rules.counted) {
+            let Domain::Label(key) = self.topology.domain(group) else { continue };
             let Some((_, value)) = pins.iter().find(|(one, _)| *one == key).copied() else { continue };
-            let Some(offerings) = self.topology.counted_offerings(&self.catalog, *group) else {
-                parts.iter_mut().for_each(|(.., counted)| counted.push((*group, Some(value))));
+            let Some(offerings) = self.topology.counted_offerings(&self.catalog, group) else {
+                parts.iter_mut().for_each(|(.., counted)| counted.push((group, Some(value))));
                 continue;
             };
             for (masks, places, counted) in std::mem::take(&mut parts) {
-                let (inside, outside) = self.by_group(&places, *group);
+                let (inside, outside) = self.by_group(&places, group);
                 for (places, counts) in [(inside, true), (outside, false)] {
                     let masks = if buys {
-                        self.masks.filtered(&masks, *group, &offerings, counts)
+                        self.masks.filtered(&masks, group, &offerings, counts)
                     } else {
                         Arc::clone(&masks)
                     };
                     let mut counted = counted.clone();
                     if counts {
-                        counted.push((*group, Some(value)));
+                        counted.push((group, Some(value)));
                     }
                     parts.push((masks, places, counted));
                 }
@@ -394,7 +393,7 @@ impl Solver {
     fn pinned_requirements(&mut self, requirements: &Arc<Requirements>, pins: &Pins) -> Arc<Requirements> {
         let mut pinned = Requirements::clone(requirements);
         for (key, value) in pins {
-            let text = &self.topology.values(*key)[*value];
+            let text = self.topology.text(*key, *value);
             pinned.constrain(self.topology.key_name(*key), &ValueSet::of([&**text]));
         }
         Arc::clone(
@@ -451,8 +450,7 @@ impl Solver {
                 }
                 if taken == 0 {
                     // Every place of the cell is full, and nothing can be bought there.
-                    cells.swap_remove(index);
-                    cells.sort_by(|a, b| a.pins.cmp(&b.pins));
+                    cells.remove(index);
                     continue;
                 }
                 let cell = &cells[index];
@@ -566,7 +564,7 @@ impl Solver {
         let mut skipped = false;
         for position in cell.full..cell.places.len() {
             let index = cell.places[position];
-            let place = &mut self.places[index];
+            let place = &mut self.machines[index];
             let fitting = if fits(&class.requests, &place.room) {
                 let starting = match place.occupancy.missing(host) {
                     Some(need) if !need.starts || settled.started.contains(&need.group) => None,
@@ -590,7 +588,7 @@ impl Solver {
             }
             let count = room.min(most - taken);
             self.touch(index);
-            let place = &mut self.places[index];
+            let place = &mut self.machines[index];
             for axis in place.occupancy.volumes_to_attach(host).collect::<SmallVec<[u16; 2]>>() {
                 let room = &mut place.room[usize::from(axis)];
                 *room = room.saturating_sub(1);

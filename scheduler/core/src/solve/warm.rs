@@ -1,30 +1,40 @@
-//! A solver that stays: pods that arrive one by one are decided on in microseconds, not after another look at everything.
+//! A solver that stays: it follows the cluster, so that pods which arrive one by one are decided on in microseconds, not after
+//! another look at everything.
 
 use super::{SolveOptions, Solver};
-use crate::model::{Plan, Pod, Snapshot};
+use crate::model::{Change, Market, Plan, Pod, Snapshot};
 
-/// A snapshot, made ready. Decisions add to it: the room that one takes is gone for the next.
+/// A snapshot that is kept up with changes, made ready. Plans are those that [`solve`](super::solve) makes of the snapshot.
 #[derive(Debug)]
 pub struct Warm {
     solver: Solver,
-    options: SolveOptions,
 }
 
 impl Warm {
-    /// Reads a snapshot; its pending pods are left alone. A single pod leaves nothing to make cheaper: no step is spent on it.
+    /// Nothing but what can be bought.
     #[must_use]
-    pub fn new(snapshot: &Snapshot, options: &SolveOptions) -> Self {
-        Self { solver: Solver::new(snapshot), options: SolveOptions { steps: 0, ..options.clone() } }
+    pub fn new(market: Market) -> Self {
+        Self { solver: Solver::new(market, &[], &[]) }
     }
 
-    /// Decides on one pod. `None` where only another look at a new snapshot can: it asks for a resource or a kind of volume that
-    /// no pod of the snapshot asked for.
-    pub fn arrive(&mut self, pod: &Pod) -> Option<Plan> {
-        if !self.solver.catalog.axes.cover(pod) {
-            return None;
-        }
-        let plan = self.solver.decide(&[pod], &self.options);
-        self.options.first_claim += plan.claims.len();
-        Some(plan)
+    /// Reads a snapshot. Its pending pods are left to those who ask for decisions.
+    #[must_use]
+    pub fn of(snapshot: &Snapshot) -> Self {
+        Self { solver: Solver::of(snapshot, &[]) }
+    }
+
+    /// Follows one change. Pods that wait need not be told.
+    pub fn apply(&mut self, change: Change) {
+        self.solver.apply(change);
+    }
+
+    /// Takes over what can be bought now.
+    pub fn set_market(&mut self, market: Market) {
+        self.solver.set_market(market);
+    }
+
+    /// The plan for these pods, which wait. Nothing of it is done until it is told.
+    pub fn decide(&mut self, pending: &[&Pod], options: &SolveOptions) -> Plan {
+        self.solver.decide(pending, options)
     }
 }

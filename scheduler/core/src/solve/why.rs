@@ -63,7 +63,7 @@ impl Solver {
     /// A constraint over a label that neither nodes nor types have: there is no domain at all.
     fn nowhere(&self, class: &Class<'_>) -> Option<Blocked> {
         let (kind, name) = class.rules.hard.iter().find_map(|one| match self.topology.domain(one.group) {
-            Domain::Label(key) if self.topology.values(key).is_empty() => {
+            Domain::Label(key) if self.topology.values(key).next().is_none() => {
                 Some((one.kind, self.topology.key_name(key)))
             }
             _ => None,
@@ -135,11 +135,11 @@ impl Solver {
                 |one: &&Constraint| one.group == group && matches!(one.kind, ConstraintKind::Spread { .. });
             failing.constraints.iter().any(|one| of(&one))
         };
-        for group in &class.rules.counted {
+        for group in &self.topology.in_order(&class.rules.counted) {
             let Some((key, value)) = self.value_of(*group, pins) else { continue };
             // Its siblings there have the same spread constraint, which is named already.
             if !self.counts.tolerates(*group, value) && !spreads(*group) {
-                let (name, text) = (self.topology.key_name(key), &self.topology.values(key)[value]);
+                let (name, text) = (self.topology.key_name(key), self.topology.text(key, value));
                 failing.unwelcome = Some(format!("pods in {name} {text} keep pods like it away"));
                 break;
             }
@@ -148,7 +148,7 @@ impl Solver {
     }
 
     fn describe(&self, class: &Class<'_>, constraint: Constraint, key: usize, value: usize) -> String {
-        let (name, text) = (self.topology.key_name(key), &self.topology.values(key)[value]);
+        let (name, text) = (self.topology.key_name(key), self.topology.text(key, value));
         let there = self.counts.pods(constraint.group, value);
         match constraint.kind {
             ConstraintKind::Spread { max_skew, min_domains } => {

@@ -38,8 +38,8 @@ pub(super) struct Kinds {
 }
 
 impl Kinds {
-    pub(super) fn of(catalog: &Catalog, demands: &[Demand]) -> Self {
-        let groups = group_axes(demands);
+    pub(super) fn of(catalog: &Catalog, demands: &[Demand], ranks: &[u32]) -> Self {
+        let groups = group_axes(demands, ranks);
         let resources = catalog.axes.len();
         let mut list: Vec<Kind> = Vec::new();
         let mut numbers: FxHashMap<(Wide, usize, usize), usize> = FxHashMap::default();
@@ -133,7 +133,7 @@ impl Kinds {
 }
 
 /// Groups of which every pod allows the same number on one machine, by the machines they need, most first.
-fn group_axes(demands: &[Demand]) -> Vec<(u32, u32)> {
+fn group_axes(demands: &[Demand], ranks: &[u32]) -> Vec<(u32, u32)> {
     // Pods, their common limit, whether there is one.
     let mut groups: FxHashMap<u32, (u64, Option<u32>)> = FxHashMap::default();
     for demand in demands {
@@ -155,7 +155,7 @@ fn group_axes(demands: &[Demand]) -> Vec<(u32, u32)> {
         })
         .filter(|(machines, ..)| *machines > 1)
         .collect();
-    found.sort_unstable_by(|a, b| b.0.cmp(&a.0).then(a.1.cmp(&b.1)));
+    found.sort_unstable_by_key(|(machines, group, _)| (std::cmp::Reverse(*machines), ranks[*group as usize]));
     found.into_iter().take(GROUP_AXES).map(|(_, group, most)| (group, most)).collect()
 }
 

@@ -62,9 +62,16 @@ pub(in crate::solve) struct Opened {
     pub(super) pieces: Pieces,
     /// Groups that a machine was started for.
     pub(super) started: Arc<FxHashSet<u32>>,
+    /// Where each group stands among all, by number.
+    pub(super) ranks: Arc<Vec<u32>>,
 }
 
 impl Opened {
+    /// No machine yet; `ranks` is where each group stands among all, by number.
+    pub(in crate::solve) fn new(ranks: &Arc<Vec<u32>>) -> Self {
+        Self { ranks: Arc::clone(ranks), ..Self::default() }
+    }
+
     pub(in crate::solve) fn bins(&self) -> &[Bin] {
         &self.bins
     }

@@ -124,7 +124,7 @@ pub(super) fn pack(
     let mut packer = Packer {
         catalog,
         demands,
-        kinds: Kinds::of(catalog, demands),
+        kinds: Kinds::of(catalog, demands, &opened.ranks),
         left: demands.iter().map(|demand| demand.count).collect(),
         filling,
         min_values,

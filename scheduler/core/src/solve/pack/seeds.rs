@@ -15,7 +15,7 @@ impl Packer<'_> {
         for demand in self.demands {
             groups.extend(demand.host.needs.iter().filter(|need| need.starts).map(|need| need.group));
         }
-        groups.sort_unstable();
+        groups.sort_unstable_by_key(|group| self.opened.ranks[*group as usize]);
         groups.dedup();
         for group in groups {
             if self.opened.started.contains(&group) {

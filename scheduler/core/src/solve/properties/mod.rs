@@ -1,5 +1,6 @@
 //! What holds for every snapshot: plans are valid, nothing is left out without need, and the input's order does not show.
 
+mod follow;
 mod together;
 
 use assay_shared::labels::{karpenter, kubernetes};

@@ -22,7 +22,7 @@ use crate::solve::{SolveOptions, solve};
 const APPS: [&str; 3] = ["a", "b", "c"];
 
 /// Work of the optimiser in these tests: enough to change plans.
-fn options() -> SolveOptions {
+pub(super) fn options() -> SolveOptions {
     SolveOptions { steps: 2_000_000, ..SolveOptions::default() }
 }
 
@@ -79,16 +79,16 @@ where
 
 /// Pods of one kind: how many, of which application, of what priority; with how many volumes each, and of which gang.
 #[derive(Debug, Clone)]
-struct Kind {
-    spec: PodSpec,
-    count: usize,
-    app: usize,
-    priority: i32,
-    volumes: usize,
-    gang: Option<bool>,
+pub(super) struct Kind {
+    pub(super) spec: PodSpec,
+    pub(super) count: usize,
+    pub(super) app: usize,
+    pub(super) priority: i32,
+    pub(super) volumes: usize,
+    pub(super) gang: Option<bool>,
 }
 
-fn kind() -> impl Strategy<Value = Kind> {
+pub(super) fn kind() -> impl Strategy<Value = Kind> {
     let needs = ((50_u64..4_000, 50_u64..10_000), constraint(), any::<bool>());
     let between = (few(spread()), few(term()), few(term()), few(term()), few(term()));
     let rest = (1_usize..40, 0..APPS.len(), 0_i32..3, 0_u16..12, 0_usize..6, 0_usize..12, 0_usize..3);
@@ -126,7 +126,7 @@ fn kind() -> impl Strategy<Value = Kind> {
     })
 }
 
-fn of_kind(number: usize, kind: &Kind, name: &str) -> Vec<Pod> {
+pub(super) fn of_kind(number: usize, kind: &Kind, name: &str) -> Vec<Pod> {
     let gang = kind.gang.map(|in_zone| {
         Arc::new(Gang {
             id: format!("default/gang-{number}").into(),
@@ -181,7 +181,7 @@ fn types() -> impl Strategy<Value = Vec<InstanceType>> {
     })
 }
 
-fn clusters() -> impl Strategy<Value = Snapshot> {
+pub(super) fn clusters() -> impl Strategy<Value = Snapshot> {
     let pool = (0_u32..2, constraint(), any::<(bool, bool)>(), prop::option::of(0_u64..12), 0_u32..12);
     let nodes = prop::collection::vec((2_u64..17, 0_usize..3, kind()), 0..5);
     let kinds = prop::collection::vec(kind(), 1..12);
@@ -228,7 +228,7 @@ fn clusters() -> impl Strategy<Value = Snapshot> {
 }
 
 /// The cluster once a plan is carried out: machines on their way, pods bound to them.
-fn after(input: &Snapshot, plan: &Plan) -> Snapshot {
+pub(super) fn after(input: &Snapshot, plan: &Plan) -> Snapshot {
     let mut after = input.clone();
     let mut bind = |pod: &crate::model::PodId, to: &str| {
         let pod = after.pods.iter_mut().find(|one| one.id == *pod).unwrap();
@@ -284,7 +284,7 @@ fn after(input: &Snapshot, plan: &Plan) -> Snapshot {
 }
 
 /// The same cases every time, unless `PROPTEST_RNG_SEED` says otherwise; `PROPTEST_CASES` looks further.
-fn config() -> ProptestConfig {
+pub(super) fn config() -> ProptestConfig {
     let mut config = ProptestConfig::default();
     if matches!(config.rng_seed, RngSeed::Random) {
         config.rng_seed = RngSeed::Fixed(1);
@@ -293,7 +293,7 @@ fn config() -> ProptestConfig {
 }
 
 /// A cluster and its plan in few lines, for who has to find out what went wrong.
-fn summary(input: &Snapshot, plan: &Plan) -> String {
+pub(super) fn summary(input: &Snapshot, plan: &Plan) -> String {
     use std::fmt::Write as _;
     let mut text = String::new();
     for pool in &input.pools {

@@ -79,7 +79,7 @@ impl Case<'_, '_> {
             && self.class.rules.hard.iter().all(|constraint| {
                 let Domain::Label(key) = topology.domain(constraint.group) else { return true };
                 let counted = self.class.is_counted(constraint.group);
-                topology.values(key).iter().enumerate().any(|(value, text)| {
+                topology.values(key).any(|(value, text)| {
                     let one = crate::requirement::ValueSet::of([&**text]);
                     self.solver.counts.allows(*constraint, value, counted)
                         && shape.mask_of(topology.key_name(key), &one) & mask != 0

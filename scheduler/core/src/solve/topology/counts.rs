@@ -4,8 +4,6 @@ use std::sync::Arc;
 
 use super::group::{GroupId, Topology};
 use super::rules::{Constraint, ConstraintKind};
-use crate::solve::catalog::Catalog;
-use crate::solve::place::Place;
 
 /// Counts of all groups over labels; those over hosts are kept with the hosts. By group, then value of the label.
 #[derive(Debug, Default)]
@@ -60,12 +58,26 @@ fn slot<T: Clone + Default>(list: &mut Vec<T>, index: usize) -> &mut T {
 }
 
 impl Counts {
+    /// How many groups are counted.
+    pub(in crate::solve) fn len(&self) -> usize {
+        self.groups.len()
+    }
+
     /// Makes room for the groups that are known by now.
-    pub(in crate::solve) fn grow(&mut self, topology: &mut Topology, catalog: &Catalog, places: &[Place]) {
+    pub(in crate::solve) fn grow(&mut self, topology: &Topology) {
         while self.groups.len() < topology.len() {
             let group = GroupId::try_from(self.groups.len()).unwrap_or(GroupId::MAX);
-            let universe = topology.universe(catalog, places, group);
+            let universe = Arc::clone(topology.universe(group));
             self.groups.push(GroupCounts { universe, ..GroupCounts::default() });
+        }
+    }
+
+    /// Takes over which values count as domains of these groups.
+    pub(in crate::solve) fn take_universes(&mut self, topology: &Topology, groups: &[GroupId]) {
+        for group in groups {
+            if let Some(counts) = self.groups.get_mut(*group as usize) {
+                counts.universe = Arc::clone(topology.universe(*group));
+            }
         }
     }
 

@@ -1,14 +1,20 @@
 //! Topology groups: pods that some constraint counts, over the domains of one node label.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use assay_shared::labels::{azure, kubernetes};
+use assay_shared::labels::kubernetes;
 use rustc_hash::FxHashMap;
+use smallvec::SmallVec;
 
-use crate::model::{HostPort, Labels, PodSelector, PodSpec, Protocol, Toleration, untolerated};
+use super::keys::{KeyValues, shape_values, slot_of};
+use crate::model::{
+    GangScope, HostPort, Labels, Pod, PodSelector, PodSpec, Protocol, Toleration, untolerated,
+};
 use crate::requirement::{Operator, Requirement, Requirements};
 use crate::solve::catalog::{Catalog, Shape, required_terms};
-use crate::solve::place::Place;
+use crate::solve::machines::Machines;
+use crate::solve::place::Site;
 
 /// Number of a group.
 pub(in crate::solve) type GroupId = u32;
@@ -23,7 +29,7 @@ pub(in crate::solve) enum Domain {
 }
 
 /// What makes two constraints count the same pods on the same nodes.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct GroupKey {
     pub(super) topology_key: String,
     pub(super) selects: Selects,
@@ -31,7 +37,7 @@ pub(super) struct GroupKey {
 }
 
 /// Which pods a group counts.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Selects {
     /// Those of a selector.
     Pods(PodSelector),
@@ -44,7 +50,7 @@ pub(super) enum Selects {
 }
 
 /// Which nodes count for a spread constraint, as its pod's spec says it.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct FilterKey {
     /// Node selector and required affinity, where they are honoured and there are any.
     pub(super) affinity: Option<(Vec<Requirement>, Vec<Vec<Requirement>>)>,
@@ -60,10 +66,10 @@ struct NodeFilter {
 }
 
 impl NodeFilter {
-    fn admits_place(&self, place: &Place) -> bool {
-        self.tolerations.as_ref().is_none_or(|list| untolerated(&place.taints, list).is_none())
+    fn admits_place(&self, site: &Site) -> bool {
+        self.tolerations.as_ref().is_none_or(|list| untolerated(&site.taints, list).is_none())
             && (self.terms.is_empty()
-                || self.terms.iter().any(|term| term.check_labels(&place.labels).is_ok()))
+                || self.terms.iter().any(|term| term.check_labels(site.labels()).is_ok()))
     }
 
     /// Offerings of a shape whose machines would count.
@@ -86,29 +92,34 @@ struct Group {
     /// The selector's label part, compiled; `None` matches nothing by labels.
     labels: Option<Requirements>,
     filter: Option<NodeFilter>,
-    /// Values that count as domains, by number; filled when first asked for.
-    universe: Option<Arc<Vec<usize>>>,
-}
-
-/// Values of one node label.
-#[derive(Debug)]
-struct KeyValues {
-    key: String,
-    values: Vec<Arc<str>>,
-    numbers: FxHashMap<Arc<str>, usize>,
-    /// Values that an offering that can be had now would have, by number.
+    /// Whether each place counts, by slot; not filled where all do.
+    admits: Vec<bool>,
+    /// Offerings whose machines count, by shape, once somebody asked.
+    offerings: Option<Arc<Vec<u64>>>,
+    /// Values that machines to come could have, by number.
     offered: Vec<usize>,
-    /// The value that stands for no zone, where no node has it: it is no domain while there are zones to be had.
-    zoneless: Option<usize>,
+    /// Places that count by the value they have.
+    placed: Vec<u32>,
+    /// Values that count as domains, by number: of these both.
+    universe: Arc<Vec<usize>>,
+    /// How many of those that run, or will with every machine, make the group by what they demand of others.
+    holders: u32,
+    /// The last decision that asked for it.
+    asked: u64,
 }
 
-impl KeyValues {
-    /// Of offered values, those that are domains.
-    fn domains(&self, mut offered: Vec<usize>) -> Vec<usize> {
-        if let Some(zoneless) = self.zoneless.filter(|_| offered.len() > 1) {
-            offered.retain(|value| *value != zoneless);
+impl Group {
+    /// Works out anew which values count; whether that is otherwise than before.
+    fn renew_universe(&mut self) -> bool {
+        let placed = (0..self.placed.len()).filter(|value| self.placed[*value] > 0);
+        let mut universe: Vec<usize> = self.offered.iter().copied().chain(placed).collect();
+        universe.sort_unstable();
+        universe.dedup();
+        let other = universe != *self.universe;
+        if other {
+            self.universe = Arc::new(universe);
         }
-        offered
+        other
     }
 }
 
@@ -116,24 +127,29 @@ impl KeyValues {
 #[derive(Debug, Default)]
 pub(in crate::solve) struct Topology {
     groups: Vec<Group>,
-    numbers: FxHashMap<GroupKey, GroupId>,
+    numbers: BTreeMap<GroupKey, GroupId>,
+    /// Where each group stands among all by what it is, whichever was met first.
+    ranks: Arc<Vec<u32>>,
     keys: Vec<KeyValues>,
     /// Groups by a label that their pods must have; the rest, which every pod must be tried with.
     by_label: FxHashMap<(String, String), Vec<GroupId>>,
     general: Vec<GroupId>,
+    /// The present decision.
+    decision: u64,
 }
 
 impl Topology {
     /// The number of a group, made where it is new.
-    pub(super) fn group(&mut self, catalog: &Catalog, places: &[Place], key: GroupKey) -> GroupId {
-        if let Some(number) = self.numbers.get(&key) {
-            return *number;
+    pub(super) fn group(&mut self, catalog: &Catalog, machines: &Machines, key: GroupKey) -> GroupId {
+        if let Some(number) = self.numbers.get(&key).copied() {
+            self.groups[number as usize].asked = self.decision;
+            return number;
         }
         let number = GroupId::try_from(self.groups.len()).unwrap_or(GroupId::MAX);
         let domain = if crate::requirement::normalize_key(&key.topology_key) == kubernetes::HOSTNAME {
             Domain::Host
         } else {
-            Domain::Label(self.key(catalog, places, &key.topology_key))
+            Domain::Label(self.key(catalog, machines, &key.topology_key))
         };
         let labels = match &key.selects {
             Selects::Pods(PodSelector { labels: Some(list), .. }) => Requirements::from_list(list).ok(),
@@ -153,9 +169,41 @@ impl Topology {
             }),
             tolerations: filter.tolerations.clone(),
         });
-        let selects = key.selects.clone();
-        self.groups.push(Group { domain, selects, labels, filter, universe: None });
+        let mut group = Group {
+            domain,
+            selects: key.selects.clone(),
+            labels,
+            filter,
+            admits: Vec::new(),
+            offerings: None,
+            offered: Vec::new(),
+            placed: Vec::new(),
+            universe: Arc::default(),
+            holders: 0,
+            asked: self.decision,
+        };
+        if group.filter.is_some() {
+            group.admits.resize(machines.len(), false);
+        }
+        for (slot, place) in machines.iter() {
+            if let Some(filter) = &group.filter {
+                group.admits[slot] = filter.admits_place(&place.site);
+            }
+            if let (Domain::Label(key), true) = (domain, group.admits.get(slot).copied().unwrap_or(true))
+                && let Some(value) = self.keys[key].of_place.get(slot).copied().flatten()
+            {
+                *slot_of(&mut group.placed, value) += 1;
+            }
+        }
+        group.offered = offered_to(&self.keys, &group, catalog);
+        group.renew_universe();
+        self.groups.push(group);
         self.numbers.insert(key, number);
+        let mut ranks = vec![0; self.groups.len()];
+        for (rank, number) in self.numbers.values().enumerate() {
+            ranks[*number as usize] = u32::try_from(rank).unwrap_or(u32::MAX);
+        }
+        self.ranks = Arc::new(ranks);
         number
     }
 
@@ -210,6 +258,25 @@ impl Topology {
         self.numbers.get(key).copied()
     }
 
+    /// Whether a group counts a pod.
+    pub(super) fn counts_pod(&self, group: GroupId, pod: &Pod) -> bool {
+        let group = &self.groups[group as usize];
+        let ports = |protocol: Protocol, number: u16| {
+            pod.spec.host_ports.iter().filter(move |port| port.protocol == protocol && port.port == number)
+        };
+        match &group.selects {
+            Selects::Pods(selector) => {
+                selector.namespaces.contains(&pod.id.namespace)
+                    && group.labels.as_ref().is_some_and(|needs| needs.check_labels(&pod.labels).is_ok())
+            }
+            Selects::Gang(id) => {
+                pod.gang.as_ref().is_some_and(|gang| gang.scope == GangScope::Zone && gang.id == *id)
+            }
+            Selects::Port(protocol, number) => ports(*protocol, *number).next().is_some(),
+            Selects::PortOf(protocol, number, ip) => ports(*protocol, *number).any(|port| port.ip == *ip),
+        }
+    }
+
     /// Whether a group is about a port.
     pub(in crate::solve) fn is_port(&self, group: GroupId) -> bool {
         matches!(self.groups[group as usize].selects, Selects::Port(..) | Selects::PortOf(..))
@@ -218,6 +285,44 @@ impl Topology {
     /// How many groups there are.
     pub(in crate::solve) fn len(&self) -> usize {
         self.groups.len()
+    }
+
+    /// Begins a decision: groups that nobody holds are out of account until somebody asks for them.
+    pub(in crate::solve) fn begin(&mut self) {
+        self.decision += 1;
+    }
+
+    /// Whether the present decision has to do with a group. The others are kept for later ones.
+    pub(in crate::solve) fn is_live(&self, group: GroupId) -> bool {
+        let group = &self.groups[group as usize];
+        group.holders > 0 || group.asked == self.decision
+    }
+
+    /// How many groups the present decision has to do with.
+    pub(in crate::solve) fn live(&self) -> usize {
+        (0..self.groups.len())
+            .filter(|group| self.is_live(GroupId::try_from(*group).unwrap_or(GroupId::MAX)))
+            .count()
+    }
+
+    /// Takes note that somebody there makes a group, whatever is asked for, or no more does.
+    pub(in crate::solve) fn hold(&mut self, group: GroupId, more: bool) {
+        let holders = &mut self.groups[group as usize].holders;
+        *holders = if more { *holders + 1 } else { holders.saturating_sub(1) };
+    }
+
+    /// Where each group stands among all, by number: an order that is the same whichever was met first.
+    pub(in crate::solve) fn ranks(&self) -> &Arc<Vec<u32>> {
+        &self.ranks
+    }
+
+    /// Groups in the order of their ranks.
+    pub(in crate::solve) fn in_order(&self, groups: &[GroupId]) -> SmallVec<[GroupId; 4]> {
+        let mut groups = SmallVec::from_slice(groups);
+        if groups.len() > 1 {
+            groups.sort_unstable_by_key(|group| self.ranks[*group as usize]);
+        }
+        groups
     }
 
     /// What the domains of a group are.
@@ -230,128 +335,174 @@ impl Topology {
         &self.keys[key].key
     }
 
-    /// Values of a label, by number.
-    pub(in crate::solve) fn values(&self, key: usize) -> &[Arc<str>] {
-        &self.keys[key].values
+    /// Values of a label that a place has or an offering would have, with their numbers, in order.
+    pub(in crate::solve) fn values(&self, key: usize) -> impl Iterator<Item = (usize, &Arc<str>)> {
+        let keyed = &self.keys[key];
+        let used = |value: &usize| keyed.offered[*value] || keyed.placed[*value] > 0;
+        keyed.sorted.iter().copied().filter(used).map(|value| (value, &keyed.values[value]))
     }
 
-    /// The number of a value of a label.
-    pub(in crate::solve) fn value(&self, key: usize, value: &str) -> Option<usize> {
-        self.keys[key].numbers.get(value).copied()
+    /// The value of this number of a label.
+    pub(in crate::solve) fn text(&self, key: usize, value: usize) -> &Arc<str> {
+        &self.keys[key].values[value]
+    }
+
+    /// The value of a label that a place has, by number.
+    pub(in crate::solve) fn value_at(&self, key: usize, slot: usize) -> Option<usize> {
+        self.keys[key].of_place.get(slot).copied().flatten()
     }
 
     /// The value of a label that is no domain while others are to be had.
     pub(in crate::solve) fn zoneless(&self, key: usize) -> Option<usize> {
-        self.keys[key].zoneless
+        self.keys[key].zoneless()
     }
 
     /// Whether machines at this place count for the group.
-    pub(in crate::solve) fn counts_place(&self, group: GroupId, place: &Place) -> bool {
-        self.groups[group as usize].filter.as_ref().is_none_or(|filter| filter.admits_place(place))
+    pub(in crate::solve) fn counts_at(&self, group: GroupId, slot: usize) -> bool {
+        let group = &self.groups[group as usize];
+        group.filter.is_none() || group.admits.get(slot).copied().unwrap_or(false)
     }
 
     /// Offerings, by shape, whose machines count for the group; `None` where all do.
-    pub(in crate::solve) fn counted_offerings(&self, catalog: &Catalog, group: GroupId) -> Option<Vec<u64>> {
-        let filter = self.groups[group as usize].filter.as_ref()?;
+    pub(in crate::solve) fn counted_offerings(
+        &mut self,
+        catalog: &Catalog,
+        group: GroupId,
+    ) -> Option<Arc<Vec<u64>>> {
+        let Group { filter, offerings, .. } = &mut self.groups[group as usize];
+        let filter = filter.as_ref()?;
         if filter.terms.is_empty() && filter.tolerations.is_none() {
             return None;
         }
-        Some(catalog.shapes.iter().map(|shape| filter.admitted(catalog, shape)).collect())
+        let counted = || catalog.shapes.iter().map(|shape| filter.admitted(catalog, shape)).collect();
+        Some(Arc::clone(offerings.get_or_insert_with(|| Arc::new(counted()))))
     }
 
     /// Values that count as domains of the group: those of nodes that count, and those of machines that could be bought.
-    pub(in crate::solve) fn universe(
-        &mut self,
-        catalog: &Catalog,
-        places: &[Place],
-        group: GroupId,
-    ) -> Arc<Vec<usize>> {
-        let one = &self.groups[group as usize];
-        if let Some(known) = &one.universe {
-            return Arc::clone(known);
-        }
-        let Domain::Label(key) = one.domain else { return Arc::default() };
-        let keyed = &self.keys[key];
-        let mut found: Vec<usize> = match &one.filter {
-            None => keyed.domains(keyed.offered.clone()),
-            Some(filter) => {
-                let of_filter = catalog.shapes.iter().flat_map(|shape| {
-                    let mask = shape.available & filter.admitted(catalog, shape);
-                    shape_values(shape, &keyed.key, mask)
-                });
-                let numbers = of_filter.filter_map(|value| keyed.numbers.get(&*value).copied());
-                let mut seen = vec![false; keyed.values.len()];
-                numbers.for_each(|number| seen[number] = true);
-                keyed.domains((0..seen.len()).filter(|number| seen[*number]).collect())
-            }
-        };
-        for place in places.iter().filter(|place| self.counts_place(group, place)) {
-            if let Some(number) = place.label(&keyed.key).and_then(|value| keyed.numbers.get(value)) {
-                found.push(*number);
+    pub(in crate::solve) fn universe(&self, group: GroupId) -> &Arc<Vec<usize>> {
+        &self.groups[group as usize].universe
+    }
+
+    /// A machine is there now; returns the groups of which other values count from now on.
+    pub(in crate::solve) fn enter(&mut self, catalog: &Catalog, slot: usize, site: &Site) -> Vec<GroupId> {
+        let mut other_zones = None;
+        for (number, keyed) in self.keys.iter_mut().enumerate() {
+            let Some(value) = site.label(&keyed.key) else { continue };
+            let before = keyed.zoneless();
+            let value = keyed.number(value);
+            keyed.placed[value] += 1;
+            *slot_of(&mut keyed.of_place, slot) = Some(value);
+            if keyed.zoneless() != before {
+                other_zones = Some(number);
             }
         }
-        found.sort_unstable();
-        found.dedup();
-        let found = Arc::new(found);
-        self.groups[group as usize].universe = Some(Arc::clone(&found));
-        found
+        let mut changed = Vec::new();
+        for (number, group) in self.groups.iter_mut().enumerate() {
+            if let Some(filter) = &group.filter {
+                *slot_of(&mut group.admits, slot) = filter.admits_place(site);
+            }
+            changed.extend(group.count_place(&self.keys, slot, true).then_some(number));
+        }
+        self.renew(catalog, changed, other_zones)
+    }
+
+    /// The machine is gone; returns the same.
+    pub(in crate::solve) fn leave(&mut self, catalog: &Catalog, slot: usize) -> Vec<GroupId> {
+        let mut changed = Vec::new();
+        for (number, group) in self.groups.iter_mut().enumerate() {
+            changed.extend(group.count_place(&self.keys, slot, false).then_some(number));
+        }
+        let mut other_zones = None;
+        for (number, keyed) in self.keys.iter_mut().enumerate() {
+            let Some(value) = keyed.of_place.get_mut(slot).and_then(Option::take) else { continue };
+            let before = keyed.zoneless();
+            keyed.placed[value] = keyed.placed[value].saturating_sub(1);
+            if keyed.zoneless() != before {
+                other_zones = Some(number);
+            }
+        }
+        self.renew(catalog, changed, other_zones)
+    }
+
+    /// Works out the domains of groups anew; all of them where regional machines became a zone or ceased to be one.
+    fn renew(&mut self, catalog: &Catalog, changed: Vec<usize>, zones: Option<usize>) -> Vec<GroupId> {
+        let mut changed = changed;
+        if let Some(key) = zones {
+            for number in 0..self.groups.len() {
+                if self.groups[number].domain == Domain::Label(key) {
+                    self.groups[number].offered = offered_to(&self.keys, &self.groups[number], catalog);
+                    changed.push(number);
+                }
+            }
+        }
+        changed.retain(|number| self.groups[*number].renew_universe());
+        changed.into_iter().filter_map(|number| GroupId::try_from(number).ok()).collect()
+    }
+
+    /// Something else can be bought now; returns the groups of which other values count from now on.
+    pub(in crate::solve) fn offer(&mut self, catalog: &Catalog) -> Vec<GroupId> {
+        self.keys.iter_mut().for_each(|keyed| keyed.offer(catalog));
+        for number in 0..self.groups.len() {
+            self.groups[number].offerings = None;
+            self.groups[number].offered = offered_to(&self.keys, &self.groups[number], catalog);
+        }
+        self.renew(catalog, (0..self.groups.len()).collect(), None)
     }
 
     /// The number of a label key, with every value that nodes or offerings have.
-    fn key(&mut self, catalog: &Catalog, places: &[Place], key: &str) -> usize {
+    fn key(&mut self, catalog: &Catalog, machines: &Machines, key: &str) -> usize {
         let key = crate::requirement::normalize_key(key);
         if let Some(number) = self.keys.iter().position(|one| one.key == key) {
             return number;
         }
-        let mut keyed = KeyValues {
-            key: key.to_owned(),
-            values: Vec::new(),
-            numbers: FxHashMap::default(),
-            offered: Vec::new(),
-            zoneless: None,
-        };
-        let mut offered: Vec<Arc<str>> = catalog
-            .shapes
-            .iter()
-            .filter(|shape| shape.available != 0)
-            .flat_map(|shape| shape_values(shape, key, shape.available))
-            .collect();
-        offered.sort_unstable();
-        offered.dedup();
-        let placed = places.iter().filter_map(|place| place.label(key)).map(Arc::from);
-        let mut all: Vec<Arc<str>> = offered.iter().cloned().chain(placed).collect();
-        all.sort_unstable();
-        all.dedup();
-        for value in all {
-            keyed.numbers.insert(Arc::clone(&value), keyed.values.len());
-            keyed.values.push(value);
+        let mut keyed = KeyValues::new(key);
+        keyed.offer(catalog);
+        keyed.of_place.resize(machines.len(), None);
+        for (slot, place) in machines.iter() {
+            if let Some(value) = place.site.label(key) {
+                let value = keyed.number(value);
+                keyed.placed[value] += 1;
+                keyed.of_place[slot] = Some(value);
+            }
         }
-        let zoneless = || keyed.numbers.get(azure::REGIONAL_ZONE).copied();
-        let is_zone = key == kubernetes::ZONE;
-        let has_node = || places.iter().any(|place| place.label(key) == Some(azure::REGIONAL_ZONE));
-        keyed.zoneless = if is_zone && !has_node() { zoneless() } else { None };
-        keyed.offered = offered.iter().filter_map(|value| keyed.numbers.get(value).copied()).collect();
         self.keys.push(keyed);
         self.keys.len() - 1
     }
 }
 
-/// Values of a label that machines of a shape can get with the offerings of `mask`.
-fn shape_values(shape: &Shape, key: &str, mask: u64) -> Vec<Arc<str>> {
-    use assay_shared::labels::karpenter;
-    let offered =
-        || shape.offerings.iter().enumerate().filter(|(bit, _)| mask & (1 << bit) != 0).map(|(_, o)| o);
-    match key {
-        _ if mask == 0 => Vec::new(),
-        kubernetes::ZONE => offered().map(|offering| Arc::clone(&offering.zone)).collect(),
-        karpenter::CAPACITY_TYPE => {
-            offered().map(|offering| Arc::from(offering.capacity_type.as_str())).collect()
-        }
-        _ => {
-            let finite = shape.offered.get(key).and_then(|set| set.finite());
-            finite.into_iter().flatten().map(|value| Arc::from(value.as_str())).collect()
+impl Group {
+    /// Counts a place by its value, or takes it off; whether the value counts otherwise than before.
+    fn count_place(&mut self, keys: &[KeyValues], slot: usize, more: bool) -> bool {
+        let Domain::Label(key) = self.domain else { return false };
+        let counts = self.filter.is_none() || self.admits.get(slot).copied().unwrap_or(false);
+        let Some(value) = keys[key].of_place.get(slot).copied().flatten().filter(|_| counts) else {
+            return false;
+        };
+        let placed = slot_of(&mut self.placed, value);
+        let before = *placed;
+        *placed = if more { before + 1 } else { before.saturating_sub(1) };
+        (before == 0) != (*placed == 0)
+    }
+}
+
+/// Values that machines to come could have and that count for a group.
+fn offered_to(keys: &[KeyValues], group: &Group, catalog: &Catalog) -> Vec<usize> {
+    let Domain::Label(key) = group.domain else { return Vec::new() };
+    let keyed = &keys[key];
+    let mut seen = vec![false; keyed.values.len()];
+    match &group.filter {
+        None => seen.clone_from(&keyed.offered),
+        Some(filter) => {
+            for shape in &catalog.shapes {
+                let mask = shape.available & filter.admitted(catalog, shape);
+                let numbers = shape_values(shape, &keyed.key, mask);
+                for number in numbers.iter().filter_map(|value| keyed.numbers.get(value)) {
+                    seen[*number] = true;
+                }
+            }
         }
     }
+    keyed.domains((0..seen.len()).filter(|number| seen[*number]).collect())
 }
 
 /// Groups of a port: everybody on it, and those on every address or on the same one.

@@ -11,6 +11,7 @@
 
 mod counts;
 mod group;
+mod keys;
 mod rules;
 #[cfg(test)]
 mod tests;

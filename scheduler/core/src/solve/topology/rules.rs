@@ -9,8 +9,8 @@ use crate::model::{
 };
 use crate::solve::catalog::Catalog;
 use crate::solve::host::{HostRules, Need};
+use crate::solve::machines::Machines;
 use crate::solve::options::Preferences;
-use crate::solve::place::Place;
 
 /// A constraint over a label's values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,50 +83,57 @@ pub(in crate::solve) fn makes_groups(spec: &PodSpec) -> bool {
 }
 
 impl Topology {
-    /// Makes the groups of a spec's hard anti-affinity and ports, which bind others too.
-    pub(in crate::solve) fn learn_binding(&mut self, catalog: &Catalog, places: &[Place], spec: &PodSpec) {
+    /// Makes the groups of a spec's hard anti-affinity and ports, which bind others too; returns each once.
+    pub(in crate::solve) fn learn_binding(
+        &mut self,
+        catalog: &Catalog,
+        machines: &Machines,
+        spec: &PodSpec,
+    ) -> Vec<GroupId> {
+        let mut groups = Vec::new();
         for term in &spec.pod_anti_affinity {
-            self.of_term(catalog, places, term);
+            groups.push(self.of_term(catalog, machines, term));
         }
         for port in &spec.host_ports {
             let (all, same, every) = port_groups(port);
-            for key in [all, same, every] {
-                self.group(catalog, places, key);
-            }
+            groups.extend([all, same, every].map(|key| self.group(catalog, machines, key)));
         }
+        groups.sort_unstable();
+        groups.dedup();
+        groups
     }
 
     /// Makes every group of a spec; those of wishes only where these count.
     pub(in crate::solve) fn learn(
         &mut self,
         catalog: &Catalog,
-        places: &[Place],
+        machines: &Machines,
         spec: &PodSpec,
         preferences: Preferences,
     ) {
         if !makes_groups(spec) {
             return;
         }
-        self.learn_binding(catalog, places, spec);
+        self.learn_binding(catalog, machines, spec);
         for spread in spec.topology_spread.iter().filter(|spread| counts(spread, preferences)) {
-            self.of_spread(catalog, places, spec, spread);
+            self.of_spread(catalog, machines, spec, spread);
         }
         for term in &spec.pod_affinity {
-            self.of_term(catalog, places, term);
+            self.of_term(catalog, machines, term);
         }
         if preferences == Preferences::Ignore {
             return;
         }
         let soft = spec.preferred_pod_affinity.iter().chain(&spec.preferred_pod_anti_affinity);
         for weighted in soft {
-            self.of_term(catalog, places, &weighted.term);
+            self.of_term(catalog, machines, &weighted.term);
         }
     }
 
     /// Makes the group of a pod's gang, where it must stay in one zone.
-    pub(in crate::solve) fn learn_gang(&mut self, catalog: &Catalog, places: &[Place], pod: &Pod) {
+    pub(in crate::solve) fn learn_gang(&mut self, catalog: &Catalog, machines: &Machines, pod: &Pod) {
         if let Some(gang) = pod.gang.as_ref().filter(|gang| gang.scope == GangScope::Zone) {
-            self.group(catalog, places, gang_key(&gang.id));
+            self.group(catalog, machines, gang_key(&gang.id));
         }
     }
 
@@ -134,7 +141,7 @@ impl Topology {
     pub(in crate::solve) fn of_ports(
         &mut self,
         catalog: &Catalog,
-        places: &[Place],
+        machines: &Machines,
         ports: &[HostPort],
     ) -> Option<HostRules> {
         if ports.is_empty() {
@@ -143,11 +150,11 @@ impl Topology {
         let mut rules = HostRules::default();
         for port in ports {
             let (all, same, every) = port_groups(port);
-            let counted = [&all, &same].map(|key| self.group(catalog, places, key.clone()));
+            let counted = [&all, &same].map(|key| self.group(catalog, machines, key.clone()));
             rules.counted.extend(counted);
             let limits = if port.ip.is_some() { [(same, 1), (every, 0)] } else { [(all, 1), (every, 1)] };
             for (key, limit) in limits {
-                let group = self.group(catalog, places, key);
+                let group = self.group(catalog, machines, key);
                 apply(&mut Vec::new(), &mut rules, Soft::AtMost(group, limit), |_| true);
             }
         }
@@ -156,19 +163,19 @@ impl Topology {
         Some(rules)
     }
 
-    fn of_term(&mut self, catalog: &Catalog, places: &[Place], term: &PodAffinityTerm) -> GroupId {
+    fn of_term(&mut self, catalog: &Catalog, machines: &Machines, term: &PodAffinityTerm) -> GroupId {
         let key = GroupKey {
             topology_key: term.topology_key.clone(),
             selects: Selects::Pods(term.selector.clone()),
             filter: None,
         };
-        self.group(catalog, places, key)
+        self.group(catalog, machines, key)
     }
 
     fn of_spread(
         &mut self,
         catalog: &Catalog,
-        places: &[Place],
+        machines: &Machines,
         spec: &PodSpec,
         spread: &TopologySpread,
     ) -> GroupId {
@@ -186,7 +193,7 @@ impl Topology {
             selects: Selects::Pods(spread.selector.clone()),
             filter,
         };
-        self.group(catalog, places, key)
+        self.group(catalog, machines, key)
     }
 
     /// Groups that count a pod: by its labels, its ports and its gang. Ascending.
@@ -204,11 +211,17 @@ impl Topology {
         counted
     }
 
+    /// The same for groups from `first` on.
+    pub(in crate::solve) fn counting_from(&self, first: GroupId, pod: &Pod) -> Vec<GroupId> {
+        let end = GroupId::try_from(self.len()).unwrap_or(GroupId::MAX);
+        (first..end).filter(|group| self.counts_pod(*group, pod)).collect()
+    }
+
     /// The constraints of pods like this one, which is counted in `counted`; every group must be known.
     pub(in crate::solve) fn rules(
         &mut self,
         catalog: &Catalog,
-        places: &[Place],
+        machines: &Machines,
         pod: &Pod,
         counted: &[GroupId],
         preferences: Preferences,
@@ -224,7 +237,7 @@ impl Topology {
         let is_counted = |group: GroupId| counted.binary_search(&group).is_ok();
         let mut hard: Vec<Soft> = Vec::new();
         for spread in spec.topology_spread.iter().filter(|spread| counts(spread, preferences)) {
-            let group = self.of_spread(catalog, places, spec, spread);
+            let group = self.of_spread(catalog, machines, spec, spread);
             let constraint = match self.domain(group) {
                 Domain::Host => Soft::AtMost(group, spread.max_skew),
                 Domain::Label(_) => Soft::Label(Constraint {
@@ -241,10 +254,10 @@ impl Topology {
             }
         }
         for term in &spec.pod_affinity {
-            hard.push(self.together(catalog, places, term));
+            hard.push(self.together(catalog, machines, term));
         }
         for term in &spec.pod_anti_affinity {
-            hard.push(self.apart(catalog, places, term, is_counted));
+            hard.push(self.apart(catalog, machines, term, is_counted));
         }
         let heaviest_first = |list: &[WeightedPodAffinityTerm]| {
             let mut list: Vec<WeightedPodAffinityTerm> = list.to_vec();
@@ -253,19 +266,19 @@ impl Topology {
         };
         if preferences == Preferences::Respect {
             for weighted in heaviest_first(&spec.preferred_pod_affinity) {
-                let soft = self.together(catalog, places, &weighted.term);
+                let soft = self.together(catalog, machines, &weighted.term);
                 rules.soft_affinity.push(soft);
             }
             for weighted in heaviest_first(&spec.preferred_pod_anti_affinity) {
-                let soft = self.apart(catalog, places, &weighted.term, is_counted);
+                let soft = self.apart(catalog, machines, &weighted.term, is_counted);
                 rules.soft_anti_affinity.push(soft);
             }
         }
-        if let Some(ports) = self.of_ports(catalog, places, &spec.host_ports) {
+        if let Some(ports) = self.of_ports(catalog, machines, &spec.host_ports) {
             hard.extend(ports.at_most.iter().map(|(group, limit)| Soft::AtMost(*group, *limit)));
         }
         if let Some(gang) = pod.gang.as_ref().filter(|gang| gang.scope == GangScope::Zone) {
-            let group = self.group(catalog, places, gang_key(&gang.id));
+            let group = self.group(catalog, machines, gang_key(&gang.id));
             if !is_counted(group) {
                 rules.counted.push(group);
                 rules.counted.sort_unstable();
@@ -282,17 +295,17 @@ impl Topology {
     pub(in crate::solve) fn binding(
         &mut self,
         catalog: &Catalog,
-        places: &[Place],
+        machines: &Machines,
         pod: &Pod,
         counted: &[GroupId],
     ) -> (Vec<Constraint>, HostRules) {
         let is_counted = |group: GroupId| counted.binary_search(&group).is_ok();
         let (mut label, mut host) = (Vec::new(), HostRules::default());
         for term in &pod.spec.pod_anti_affinity {
-            let one = self.apart(catalog, places, term, is_counted);
+            let one = self.apart(catalog, machines, term, is_counted);
             apply(&mut label, &mut host, one, is_counted);
         }
-        if let Some(ports) = self.of_ports(catalog, places, &pod.spec.host_ports) {
+        if let Some(ports) = self.of_ports(catalog, machines, &pod.spec.host_ports) {
             for (group, limit) in &ports.at_most {
                 apply(&mut label, &mut host, Soft::AtMost(*group, *limit), is_counted);
             }
@@ -300,8 +313,8 @@ impl Topology {
         (label, host)
     }
 
-    fn together(&mut self, catalog: &Catalog, places: &[Place], term: &PodAffinityTerm) -> Soft {
-        let group = self.of_term(catalog, places, term);
+    fn together(&mut self, catalog: &Catalog, machines: &Machines, term: &PodAffinityTerm) -> Soft {
+        let group = self.of_term(catalog, machines, term);
         match self.domain(group) {
             Domain::Host => Soft::Needs(group),
             Domain::Label(_) => Soft::Label(Constraint { group, kind: ConstraintKind::Affinity }),
@@ -311,11 +324,11 @@ impl Topology {
     fn apart(
         &mut self,
         catalog: &Catalog,
-        places: &[Place],
+        machines: &Machines,
         term: &PodAffinityTerm,
         is_counted: impl Fn(GroupId) -> bool,
     ) -> Soft {
-        let group = self.of_term(catalog, places, term);
+        let group = self.of_term(catalog, machines, term);
         match self.domain(group) {
             Domain::Host => Soft::AtMost(group, u32::from(is_counted(group))),
             Domain::Label(_) => Soft::Label(Constraint { group, kind: ConstraintKind::AntiAffinity }),
