@@ -3,3 +3,4 @@
 //! All deciding is in `assay-core`. Here objects become facts, and decisions become API calls.
 
 pub mod api;
+pub mod client;
