@@ -176,6 +176,16 @@ impl ClaimObject {
         pool.map_or(&self.node_class, |pool| &pool.node_class)
     }
 
+    /// The name of its node, as far as its status tells; else empty.
+    pub(crate) fn node_name(&self) -> &str {
+        &self.node_name
+    }
+
+    /// The cloud's id of its machine, once it has one.
+    pub(crate) fn provider_id(&self) -> Option<&str> {
+        Some(self.provider_id.as_str()).filter(|id| !id.is_empty())
+    }
+
     /// Whether a node is the one it was made for.
     pub(crate) fn is_of(&self, node: &Node) -> bool {
         *node.name == *self.node_name || !self.provider_id.is_empty() && node.provider_id == self.provider_id

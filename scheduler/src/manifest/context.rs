@@ -230,7 +230,6 @@ impl Context {
     }
 
     /// Forgets an object; tells what that changes.
-    #[allow(dead_code, reason = "for the driver of a running cluster")]
     pub(crate) fn remove(&mut self, kind: &str, namespace: &str, name: &str) -> Option<Touched> {
         let full_name = || format!("{namespace}/{name}");
         match kind {

@@ -16,7 +16,7 @@ pub(crate) fn read(
     document: &Document,
     meta: &Meta,
     context: &Context,
-    warnings: &mut Vec<String>,
+    warnings: &mut Vec<ManifestError>,
 ) -> Result<DaemonSet, ManifestError> {
     let template = document.typed::<Workload>()?.spec.template;
     let template: PodTemplate = document.typed_at("spec.template", &template)?;
@@ -27,6 +27,6 @@ pub(crate) fn read(
     let spec = pod::spec(subject, "spec.template.spec", &template.spec)?;
     // Room is kept all the same: the class is most likely there where the input comes from.
     let runtime = context.check_runtime(document, "spec.template.spec", &template.spec);
-    warnings.extend(runtime.err().map(|error| error.to_string()));
+    warnings.extend(runtime.err());
     Ok(DaemonSet { id: meta.pod_id(), spec: Arc::new(spec) })
 }

@@ -153,7 +153,6 @@ fn qualified(kind: &str, api_version: Option<&str>) -> Result<String, String> {
 
 impl Document {
     /// An object of a cluster: it stands in no file.
-    #[allow(dead_code, reason = "for the driver of a running cluster")]
     pub(crate) fn of_object(kind: &str, value: Value) -> Self {
         Self { file: String::new(), number: 0, kind: kind.to_owned(), value }
     }
@@ -226,6 +225,15 @@ impl Document {
             }
         })
     }
+}
+
+/// The configuration of a kube-scheduler, which is no object of any cluster.
+pub(crate) fn scheduler_configuration(text: &str) -> Result<Document, ManifestError> {
+    let name = "scheduler configuration";
+    let source = Source { name: name.to_owned(), text: text.to_owned() };
+    let kind = "KubeSchedulerConfiguration";
+    let found = split(&source)?.into_iter().find(|document| document.kind == kind);
+    found.ok_or_else(|| whole_file(name, format!("expected a {kind}, found none")))
 }
 
 /// The documents of a source. Empty ones are skipped, `List`s unfolded.

@@ -17,6 +17,7 @@ mod context;
 mod controller;
 mod daemon_set;
 mod defaults;
+mod disruption_budget;
 mod document;
 mod error;
 mod gang;
@@ -49,6 +50,22 @@ pub(crate) use pool::parse_duration;
 use claim::Around;
 use document::Document;
 use objects::Meta;
+
+/// What reads the objects of a running cluster one by one, as they come and change.
+pub(crate) mod live {
+    pub(crate) use super::claim::{Around, ClaimObject, read as read_claim};
+    pub(crate) use super::class::read as read_class;
+    pub(crate) use super::context::{Context, Touched};
+    pub(crate) use super::daemon_set::read as read_daemon_set;
+    pub(crate) use super::disruption_budget::read as read_disruption_budget;
+    pub(crate) use super::document::{Document, scheduler_configuration};
+    pub(crate) use super::error::ManifestError;
+    pub(crate) use super::gang::{Members, group_of};
+    pub(crate) use super::node::read as read_node;
+    pub(crate) use super::objects::{Meta, OwnerReference, time};
+    pub(crate) use super::pod::{Own, Template, owner, phase};
+    pub(crate) use super::pool::read as read_pool;
+}
 
 /// Everything that was read.
 #[derive(Debug, Clone, Default)]
@@ -161,6 +178,7 @@ struct Reader {
 
 impl Reader {
     fn read(&mut self, document: &Document) -> Result<(), ManifestError> {
+        let mut warnings = Vec::new();
         match document.kind.as_str() {
             "Pod" => self.pod(document)?,
             "Deployment" | "ReplicaSet" | "ReplicationController" | "StatefulSet" | "Job" => {
@@ -168,17 +186,17 @@ impl Reader {
             }
             "DaemonSet" => {
                 let meta = self.meta(document)?;
-                let warnings = &mut self.read.warnings;
-                self.read.daemon_sets.push(daemon_set::read(document, &meta, &self.context, warnings)?);
+                let daemon_set = daemon_set::read(document, &meta, &self.context, &mut warnings)?;
+                self.read.daemon_sets.push(daemon_set);
             }
             "Node" => {
                 let meta = self.meta(document)?;
-                self.read.nodes.push(node::read(document, &meta, &mut self.read.warnings)?);
+                self.read.nodes.push(node::read(document, &meta, &mut warnings)?);
             }
             "NodePool" => {
                 let meta = self.meta(document)?;
                 let name = meta.name.clone();
-                match pool::read(document, meta, &mut self.read.warnings)? {
+                match pool::read(document, meta, &mut warnings)? {
                     Some(pool) => {
                         let problem =
                             format!("no AKSNodeClass {} is given: taken with defaults", pool.node_class);
@@ -211,6 +229,7 @@ impl Reader {
             | "KubeSchedulerConfiguration" => {}
             other => *self.ignored.entry(other.to_owned()).or_default() += 1,
         }
+        self.read.warnings.extend(warnings.iter().map(ToString::to_string));
         Ok(())
     }
 

@@ -36,7 +36,7 @@ struct NodeStatus {
 pub(crate) fn read(
     document: &Document,
     meta: &Meta,
-    warnings: &mut Vec<String>,
+    warnings: &mut Vec<ManifestError>,
 ) -> Result<Node, ManifestError> {
     let object: NodeObject = document.typed()?;
     meta.check(document, "metadata")?;
@@ -49,7 +49,7 @@ pub(crate) fn read(
     }
     if allocatable.is_zero() {
         let problem = "nothing of it is given: no pod is put there";
-        warnings.push(document.error("status.allocatable", problem).to_string());
+        warnings.push(document.error("status.allocatable", problem));
     }
     let ready = object.status.conditions.iter().find(|condition| condition.name == "Ready");
     Ok(Node {

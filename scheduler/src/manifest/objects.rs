@@ -55,7 +55,7 @@ impl Meta {
     }
 
     /// Its owners, with its own namespace.
-    pub(crate) fn owners(&self) -> Vec<Owner> {
+    pub(super) fn owners(&self) -> Vec<Owner> {
         let namespace = self.pod_id().namespace;
         let owner = |owner: &OwnerReference| Owner {
             namespace: Arc::clone(&namespace),

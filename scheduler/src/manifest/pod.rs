@@ -13,7 +13,7 @@ use super::constraints::{self, Subject};
 use super::context::Context;
 use super::document::Document;
 use super::error::ManifestError;
-use super::objects::{self, Meta, PodObject, time, timestamp};
+use super::objects::{self, Meta, OwnerReference, PodObject, time, timestamp};
 use super::storage::Needs;
 use super::{aligned, amounts, gang, node_terms, syntax, taints};
 
@@ -109,7 +109,7 @@ impl Template {
             spec: Arc::new(spec(subject, "spec", &object.spec)?),
             grace: grace.map_or(Pod::DEFAULT_GRACE, |seconds| Duration::from_secs(seconds.into())),
             priority: context.priority(document, "spec", object.spec.priority, class)?,
-            owner: owner(meta),
+            owner: owner(&meta.annotations, &meta.owner_references),
             gang: gang::of_pod(document, context, &id.namespace, &meta.labels, &meta.annotations)?
                 .or_else(|| context.gang_of_job(meta)),
             unknown_runtime: context.check_runtime(document, "spec", &object.spec).err(),
@@ -145,22 +145,22 @@ impl Template {
             node: own.node,
             terminating: own.terminating,
             termination_grace: self.grace,
-            volumes: needs.attached.into(),
+            volumes: if needs.attached.is_empty() { Arc::default() } else { needs.attached.into() },
             gang: self.gang.clone(),
             ..Pod::new(own.id, spec)
         })
     }
 }
 
-/// Who made a pod.
-pub(crate) fn owner(meta: &Meta) -> PodOwner {
-    let mirror = meta.annotations.contains_key("kubernetes.io/config.mirror");
-    let owned_by = |kind: &str| meta.owner_references.iter().any(|owner| owner.kind == kind);
+/// Who made a pod with these annotations and owners.
+pub(crate) fn owner(annotations: &Labels, owners: &[OwnerReference]) -> PodOwner {
+    let mirror = annotations.contains_key("kubernetes.io/config.mirror");
+    let owned_by = |kind: &str| owners.iter().any(|owner| owner.kind == kind);
     if mirror || owned_by("Node") {
         PodOwner::Node
     } else if owned_by("DaemonSet") {
         PodOwner::DaemonSet
-    } else if meta.owner_references.is_empty() {
+    } else if owners.is_empty() {
         PodOwner::Nobody
     } else {
         PodOwner::Controller

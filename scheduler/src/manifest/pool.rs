@@ -93,12 +93,12 @@ struct BudgetObject {
 pub(crate) fn read(
     document: &Document,
     meta: Meta,
-    warnings: &mut Vec<String>,
+    warnings: &mut Vec<ManifestError>,
 ) -> Result<Option<NodePool>, ManifestError> {
     let PoolObject { spec } = document.typed()?;
     if spec.replicas.is_some() {
         let problem = "a static pool: nothing is bought for it";
-        warnings.push(document.error("spec.replicas", problem).to_string());
+        warnings.push(document.error("spec.replicas", problem));
         return Ok(None);
     }
     let template = &spec.template.spec;
@@ -109,7 +109,7 @@ pub(crate) fn read(
     let disruption = &spec.disruption;
     if disruption.expire_after.is_some() {
         let text = "older spelling, read as spec.template.spec.expireAfter";
-        warnings.push(document.error("spec.disruption.expireAfter", text).to_string());
+        warnings.push(document.error("spec.disruption.expireAfter", text));
     }
     let expire_after = match template.expire_after.as_ref().or(disruption.expire_after.as_ref()) {
         Some(text) => wait(document, "spec.template.spec.expireAfter", text)?,
@@ -121,7 +121,7 @@ pub(crate) fn read(
         Some("Balanced") => ConsolidationPolicy::Balanced,
         Some("WhenUnderutilized") => {
             let text = "older spelling, read as WhenEmptyOrUnderutilized";
-            warnings.push(document.error("spec.disruption.consolidationPolicy", text).to_string());
+            warnings.push(document.error("spec.disruption.consolidationPolicy", text));
             ConsolidationPolicy::WhenEmptyOrUnderutilized
         }
         Some(other) => {
@@ -231,7 +231,7 @@ fn check_requirements(
     document: &Document,
     path: &str,
     requirements: &[Requirement],
-    warnings: &mut Vec<String>,
+    warnings: &mut Vec<ManifestError>,
 ) -> Result<(), ManifestError> {
     for (index, requirement) in requirements.iter().enumerate() {
         let path = format!("{path}[{index}]");

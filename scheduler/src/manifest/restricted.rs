@@ -44,7 +44,7 @@ pub(super) fn check(
     document: &Document,
     field: &str,
     key: &str,
-    warnings: &mut Vec<String>,
+    warnings: &mut Vec<ManifestError>,
 ) -> Result<(), ManifestError> {
     let hint = nearly_well_known(key).filter(|meant| restriction(meant).is_none());
     let hint = hint.map(|meant| format!("did you mean {meant}?"));
@@ -54,8 +54,7 @@ pub(super) fn check(
         return Err(document.error(field, problem));
     }
     if let Some(hint) = hint {
-        warnings
-            .push(document.error(field, format!("{key} is no label that sizes have; {hint}")).to_string());
+        warnings.push(document.error(field, format!("{key} is no label that sizes have; {hint}")));
     }
     Ok(())
 }

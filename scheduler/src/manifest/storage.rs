@@ -100,7 +100,6 @@ impl Storage {
     }
 
     /// Claims that name a volume.
-    #[allow(dead_code, reason = "for the driver of a running cluster")]
     pub(crate) fn claims_of(&self, volume: &str) -> impl Iterator<Item = &String> {
         self.claims_of.get(volume).into_iter().flatten()
     }
