@@ -32,6 +32,9 @@ func main() {
 		os.Exit(2)
 	}
 	component, flags := os.Args[1], os.Args[2:]
+	// Clients name themselves after the program, and so does the manager of
+	// the fields that they write.
+	os.Args[0] = component
 	go endWithParent()
 
 	switch component {

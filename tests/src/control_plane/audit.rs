@@ -7,6 +7,7 @@ use anyhow::Context;
 use serde::Deserialize;
 
 use super::ControlPlane;
+use super::binaries::Component;
 
 /// How many refused requests go into a message.
 const LINES: usize = 20;
@@ -65,8 +66,25 @@ pub struct Status {
     pub message: String,
 }
 
+impl Entry {
+    /// Whether the answer is an error, other than to looking for what is not there.
+    #[must_use]
+    pub fn is_refused(&self) -> bool {
+        let code = self.response_status.code;
+        code >= 400 && !(code == 404 && self.verb == "get")
+    }
+
+    /// Whether a component of Kubernetes asked: controllers do so as service accounts of their own.
+    #[must_use]
+    pub fn is_of_kubernetes(&self) -> bool {
+        Component::ALL.iter().any(|component| {
+            self.user_agent.strip_prefix(component.name()).is_some_and(|rest| rest.starts_with('/'))
+        })
+    }
+}
+
 impl ControlPlane {
-    /// All requests answered so far, but those of Kubernetes' own components.
+    /// All requests answered so far, but for most of those of Kubernetes' own components.
     ///
     /// # Errors
     /// The log cannot be read.
@@ -84,13 +102,12 @@ pub(super) fn read(log: &Path) -> anyhow::Result<Vec<Entry>> {
     whole.lines().map(entry).collect()
 }
 
-/// The last requests that were refused, a line each.
+/// The last requests of programs under test that were refused, a line each.
 pub(super) fn refused(entries: &[Entry]) -> Vec<String> {
-    let refused = |entry: &&Entry| entry.response_status.code >= 400;
     let mut lines: Vec<_> = entries
         .iter()
         .rev()
-        .filter(refused)
+        .filter(|entry| entry.is_refused() && !entry.is_of_kubernetes())
         .take(LINES)
         .map(|Entry { verb, uri, user, response_status: Status { code, message }, .. }| {
             format!("{code} for {verb} {uri} by {}: {message}", user.username)

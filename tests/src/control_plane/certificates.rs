@@ -1,7 +1,9 @@
 //! The certificate authority of one control plane, its server's certificate, clients' certificates, and the key that
 //! service-account tokens are signed with. Everything is made anew for each control plane and lies in its directory.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use anyhow::Context;
 use rcgen::{
@@ -15,15 +17,17 @@ pub struct Pki {
     directory: PathBuf,
     issuer: Issuer<'static, KeyPair>,
     authority: Certificate,
+    /// What users and their groups were given.
+    issued: Mutex<BTreeMap<(String, Option<String>), Issued>>,
 }
 
-/// A certificate and its key, in PEM.
+/// A certificate and its key, files in PEM.
 #[derive(Debug, Clone)]
 pub struct Issued {
     /// The certificate.
-    pub certificate: String,
+    pub certificate: PathBuf,
     /// Its private key.
-    pub key: String,
+    pub key: PathBuf,
 }
 
 impl Pki {
@@ -40,12 +44,10 @@ impl Pki {
         params.distinguished_name.push(DnType::CommonName, "assay test control plane");
         let key = KeyPair::generate().context("cannot make a key")?;
         let authority = params.self_signed(&key).context("cannot sign the authority's certificate")?;
-        let pki = Self { directory, issuer: Issuer::new(params, key), authority };
+        let pki = Self { directory, issuer: Issuer::new(params, key), authority, issued: Mutex::default() };
 
         write(&pki.ca_file(), &pki.authority.pem())?;
-        let server = pki.issue_server()?;
-        write(&pki.server_certificate(), &server.certificate)?;
-        write(&pki.server_key(), &server.key)?;
+        pki.issue_server()?;
         let accounts = KeyPair::generate().context("cannot make a key")?;
         write(&pki.service_account_key(), &accounts.serialize_pem())?;
         write(&pki.service_account_public_key(), &accounts.public_key_pem())?;
@@ -64,33 +66,49 @@ impl Pki {
         let mut params =
             CertificateParams::new(names.map(str::to_owned)).context("these are names and addresses")?;
         params.distinguished_name.push(DnType::CommonName, "kube-apiserver");
-        self.issue(params, ExtendedKeyUsagePurpose::ServerAuth)
+        self.issue("apiserver", params, ExtendedKeyUsagePurpose::ServerAuth)
     }
 
-    /// A client certificate for a user and a group, as the API server reads them from it: common name and organisation.
+    /// A client certificate for a user and a group, as the API server reads them from it: common name and organisation. The
+    /// same for the same user and group.
     ///
     /// # Errors
-    /// A name cannot stand in a certificate.
-    pub fn issue_client(&self, user: &str, group: Option<&str>) -> anyhow::Result<Issued> {
+    /// A name cannot stand in a certificate, or the files cannot be written.
+    pub fn client(&self, user: &str, group: Option<&str>) -> anyhow::Result<Issued> {
+        let mut issued = self.issued.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = (user.to_owned(), group.map(str::to_owned));
+        if let Some(found) = issued.get(&key) {
+            return Ok(found.clone());
+        }
         let mut params = CertificateParams::default();
         params.distinguished_name.push(DnType::CommonName, user);
         if let Some(group) = group {
             params.distinguished_name.push(DnType::OrganizationName, group);
         }
-        self.issue(params, ExtendedKeyUsagePurpose::ClientAuth)
+        // A number: a user may be called what a file cannot.
+        let made =
+            self.issue(&format!("client-{}", issued.len()), params, ExtendedKeyUsagePurpose::ClientAuth)?;
+        issued.insert(key, made.clone());
+        Ok(made)
     }
 
-    fn issue(&self, mut params: CertificateParams, usage: ExtendedKeyUsagePurpose) -> anyhow::Result<Issued> {
+    fn issue(
+        &self,
+        name: &str,
+        mut params: CertificateParams,
+        usage: ExtendedKeyUsagePurpose,
+    ) -> anyhow::Result<Issued> {
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![usage];
         let key = KeyPair::generate().context("cannot make a key")?;
         let certificate = params.signed_by(&key, &self.issuer).context("cannot sign a certificate")?;
-        Ok(Issued { certificate: certificate.pem(), key: key.serialize_pem() })
-    }
-
-    /// Where files of certificates and keys lie.
-    pub(super) fn directory(&self) -> &Path {
-        &self.directory
+        let issued = Issued {
+            certificate: self.directory.join(format!("{name}.crt")),
+            key: self.directory.join(format!("{name}.key")),
+        };
+        write(&issued.certificate, &certificate.pem())?;
+        write(&issued.key, &key.serialize_pem())?;
+        Ok(issued)
     }
 
     /// The certificate of the authority, a file.

@@ -169,16 +169,9 @@ impl ControlPlane {
         }))
     }
 
-    /// Issues a certificate once per user, and names its files as a kubeconfig does.
     fn certificate(&self, user: &str, group: Option<&str>) -> anyhow::Result<Value> {
-        // Users are named `system:node:x`; a name with a slash stays a file name.
-        let stem = format!("{user}@{}", group.unwrap_or_default()).replace('/', "_");
-        let (certificate, key) = (format!("{stem}.crt"), format!("{stem}.key"));
-        let (certificate, key) = (self.pki().directory().join(certificate), self.pki().directory().join(key));
-        let issued = self.pki().issue_client(user, group)?;
-        write(&certificate, &issued.certificate)?;
-        write(&key, &issued.key)?;
-        Ok(json!({"client-certificate": certificate, "client-key": key}))
+        let issued = self.pki().client(user, group)?;
+        Ok(json!({"client-certificate": issued.certificate, "client-key": issued.key}))
     }
 
     /// A token from the TokenRequest API.

@@ -52,7 +52,11 @@ impl Settings {
             "kind": "Policy",
             "omitStages": ["RequestReceived"],
             "omitManagedFields": true,
-            "rules": [{"level": "None", "users": quiet}, {"level": "Metadata"}],
+            "rules": [
+                {"level": "None", "users": quiet},
+                {"level": "None", "nonResourceURLs": ["/readyz*", "/livez*", "/healthz*"]},
+                {"level": "Metadata"},
+            ],
         });
         write(&self.audit_policy(), &policy.to_string())
     }

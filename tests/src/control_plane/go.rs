@@ -168,16 +168,24 @@ fn kubernetes_version(text: &str) -> Option<&str> {
     text.lines().find_map(|line| line.trim().strip_prefix("k8s.io/kubernetes v"))
 }
 
-/// Kubernetes takes its version from the linker; without it the API server would call itself v0.0.0-master.
+/// Kubernetes takes its version from the linker; without it the API server and its clients would call themselves v0.0.0.
 fn linker_flags(version: &str) -> anyhow::Result<String> {
     let mut numbers = version.split('.');
     let major = numbers.next().context("a version has a major number")?;
     let minor = numbers.next().context("a version has a minor number")?;
-    let package = "k8s.io/component-base/version";
-    Ok(format!(
-        "-s -w -X {package}.gitVersion=v{version} -X {package}.gitMajor={major} -X {package}.gitMinor={minor} \
-         -X {package}.gitTreeState=clean"
-    ))
+    // Without tables of symbols and for debuggers: half the size.
+    let mut flags = "-s -w".to_owned();
+    for package in ["component-base", "client-go/pkg"] {
+        for (name, value) in [
+            ("Version", format!("v{version}").as_str()),
+            ("Major", major),
+            ("Minor", minor),
+            ("TreeState", "clean"),
+        ] {
+            flags.push_str(&format!(" -X k8s.io/{package}/version.git{name}={value}"));
+        }
+    }
+    Ok(flags)
 }
 
 /// Cargo's target directory that this program was built into; cargo marks it.
