@@ -6,13 +6,12 @@
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use assay_tests::control_plane::audit::Entry;
 use assay_tests::control_plane::clients::{Identity, TokenFor};
 use assay_tests::control_plane::shared::{on_own, on_shared};
-use assay_tests::control_plane::{ControlPlane, FLEET_AUDIENCE, Options};
+use assay_tests::control_plane::{ControlPlane, FLEET_AUDIENCE, Options, eventually};
 use k8s_openapi::api::admissionregistration::v1::{
     ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding,
 };
@@ -23,25 +22,6 @@ use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
 use kube::api::{ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client, ResourceExt};
 use serde_json::{Value, json};
-
-/// How long to wait for what must happen. Nothing is asserted about how fast it does.
-const PATIENCE: Duration = Duration::from_secs(120);
-
-/// Asks again until there is an answer.
-async fn eventually<T>(
-    what: &str,
-    mut ask: impl AsyncFnMut() -> anyhow::Result<Option<T>>,
-) -> anyhow::Result<T> {
-    let asking = async {
-        loop {
-            if let Some(answer) = ask().await? {
-                return Ok(answer);
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    tokio::time::timeout(PATIENCE, asking).await.with_context(|| format!("waited for {what}"))?
-}
 
 fn object<T: serde::de::DeserializeOwned>(value: Value) -> T {
     serde_json::from_value(value).expect("a well-formed object")

@@ -116,3 +116,45 @@ pub(super) fn refused(entries: &[Entry]) -> Vec<String> {
     lines.reverse();
     lines
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{read, refused};
+
+    fn line(verb: &str, agent: &str, code: u16) -> String {
+        format!(
+            "{{\"verb\":\"{verb}\",\"requestURI\":\"/api/v1/nodes\",\"user\":{{\"username\":\"someone\"}},\"userAgent\":\"{agent}\",\
+             \"responseStatus\":{{\"code\":{code},\"message\":\"because\"}}}}\n"
+        )
+    }
+
+    #[test]
+    fn what_a_program_was_refused_is_listed_and_a_half_written_line_waits() {
+        let log = tempfile::NamedTempFile::new().expect("a file");
+        let mut text = line("list", "assay/0.1", 200);
+        text += &line("patch", "assay/0.1", 403);
+        text += &line("get", "assay/0.1", 404);
+        text += &line("delete", "assay/0.1", 404);
+        text += &line("update", "kube-controller-manager/v1.36.3", 409);
+        text += "{\"verb\":\"get\",\"reques";
+        std::fs::write(log.path(), text).expect("writable");
+
+        let entries = read(log.path()).expect("readable");
+        assert_eq!(entries.len(), 5);
+        assert_eq!(
+            refused(&entries),
+            [
+                "403 for patch /api/v1/nodes by someone: because",
+                "404 for delete /api/v1/nodes by someone: because",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_line_that_is_no_entry_is_shown() {
+        let log = tempfile::NamedTempFile::new().expect("a file");
+        std::fs::write(log.path(), "{}\n").expect("writable");
+        let error = read(log.path()).expect_err("no entry");
+        assert!(format!("{error:#}").contains("verb"), "{error:#}");
+    }
+}

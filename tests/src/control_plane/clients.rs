@@ -15,7 +15,7 @@ use kube::{Api, Client, Config, Resource, ResourceExt};
 use serde_json::{Value, json};
 
 use super::certificates::write;
-use super::{ControlPlane, PATIENCE};
+use super::{ControlPlane, eventually};
 
 /// Members of it may do everything.
 pub const ADMINISTRATORS: &str = "system:masters";
@@ -202,15 +202,10 @@ impl ControlPlane {
         let name = namespace.name_any();
         let accounts = Api::<ServiceAccount>::namespaced(client, &name);
         if self.has_controllers() {
-            let made = async {
-                while accounts.get_opt("default").await?.is_none() {
-                    tokio::time::sleep(Duration::from_millis(20)).await;
-                }
-                anyhow::Ok(())
-            };
-            tokio::time::timeout(PATIENCE, made)
-                .await
-                .with_context(|| format!("namespace {name} has no service account; {}", self.trouble()))??;
+            eventually(&format!("the service account of namespace {name}"), async || {
+                Ok(accounts.get_opt("default").await?)
+            })
+            .await?;
         } else {
             let account: ServiceAccount = serde_json::from_value(json!({"metadata": {"name": "default"}}))?;
             accounts.create(&PostParams::default(), &account).await?;

@@ -11,16 +11,18 @@ pub mod binaries;
 pub mod certificates;
 pub mod clients;
 mod components;
+mod failure;
 mod go;
 mod ports;
 pub mod processes;
 pub mod shared;
+mod waiting;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
 
 use anyhow::{Context, bail};
+use kube::api::GetParams;
 use kube::core::Request;
 use serde_json::{Value, json};
 
@@ -29,9 +31,7 @@ use self::certificates::Pki;
 use self::clients::Identity;
 use self::components::Settings;
 use self::processes::{Janitor, Process};
-
-/// How long a control plane may take to become ready on a machine that is busy with other tests.
-const PATIENCE: Duration = Duration::from_secs(180);
+pub use self::waiting::eventually;
 
 /// How often to begin anew when another process took a port between choosing and using it.
 const ATTEMPTS: usize = 5;
@@ -153,21 +153,13 @@ impl ControlPlane {
     /// Waits until `/readyz` says so.
     async fn wait_until_ready(&self) -> anyhow::Result<()> {
         let client = self.client().await?;
-        let waiting = async {
-            loop {
-                self.check_processes()?;
-                let request = Request::new("").get("readyz", &Default::default())?;
-                match client.request_text(request).await {
-                    Ok(_) => return Ok(()),
-                    Err(error) => tracing::debug!(%error, "not ready"),
-                }
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-        };
-        match tokio::time::timeout(PATIENCE, waiting).await {
-            Ok(result) => result,
-            Err(_) => bail!("kube-apiserver is not ready after {PATIENCE:?}; {}", self.trouble()),
-        }
+        let ready = eventually("kube-apiserver to be ready", async || {
+            self.check_processes()?;
+            let request = Request::new("").get("readyz", &GetParams::default())?;
+            let answer = client.request_text(request).await;
+            Ok(answer.inspect_err(|error| tracing::debug!(%error, "not ready")).ok())
+        });
+        ready.await.map(drop).with_context(|| self.trouble())
     }
 
     /// An error when a component ended by itself.
@@ -262,24 +254,6 @@ impl ControlPlane {
     /// Keeps the log files when the control plane goes: something failed.
     pub fn keep_logs(&self) {
         self.janitor.keep_logs();
-    }
-
-    /// What a person would look at first after a failure: what was refused, the last warnings and errors of each component,
-    /// and where the logs are.
-    #[must_use]
-    pub fn trouble(&self) -> String {
-        self.keep_logs();
-        let mut lines: Vec<String> = Vec::new();
-        match audit::read(&self.logs().join("audit.log")) {
-            Ok(entries) => lines.extend(audit::refused(&entries)),
-            Err(error) => lines.push(format!("no audit log: {error:#}")),
-        }
-        for component in Component::ALL {
-            let log = processes::log_of(&self.logs(), component);
-            lines.extend(processes::warnings(&log).into_iter().map(|line| format!("{component}: {line}")));
-        }
-        lines.push(format!("logs are kept in {}", self.logs().display()));
-        lines.join("\n")
     }
 
     /// Whether controllers act, so that a namespace gets its service account by itself.

@@ -19,6 +19,15 @@ use super::binaries::Component;
 /// How many lines of a log go into a message.
 const LINES: usize = 20;
 
+/// What every healthy start warns of: versions of APIs that are off, and etcd coming up at the same time.
+const USUAL: &[&str] = &[
+    "because it has no resources",
+    "addrConn.createTransport failed",
+    "Found stale data, removed previous endpoints",
+    "The manifest file is empty, ignoring",
+    "namespaces \\\"kube-system\\\" not found",
+];
+
 /// A component with its flags, not started yet.
 #[derive(Debug)]
 pub(super) struct Program {
@@ -200,8 +209,7 @@ fn is_warning(line: &str) -> bool {
     let level = bytes.next();
     matches!(level, Some(b'W' | b'E' | b'F'))
         && bytes.take(4).filter(u8::is_ascii_digit).count() == 4
-        // Said of every version of an API that is off by default.
-        && !line.contains("because it has no resources")
+        && !USUAL.iter().any(|usual| line.contains(usual))
 }
 
 #[cfg(test)]

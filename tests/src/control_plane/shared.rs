@@ -2,6 +2,7 @@
 //!
 //! Starting one takes seconds, so the tests of a test program share one where they use namespaces and names of their own.
 
+use std::borrow::Borrow;
 use std::future::Future;
 
 use anyhow::Context;
@@ -38,31 +39,42 @@ where
 
 fn run<Plane, Test>(start: impl Future<Output = anyhow::Result<Plane>>, test: Test)
 where
-    Plane: std::borrow::Borrow<ControlPlane>,
+    Plane: Borrow<ControlPlane>,
     Test: AsyncFnOnce(&ControlPlane) -> anyhow::Result<()>,
 {
-    let result = tokio::runtime::Builder::new_multi_thread()
+    let ran = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()
         .context("cannot start a runtime")
-        .and_then(|runtime| {
-            runtime.block_on(async {
-                let plane = match start.await {
-                    Ok(plane) => plane,
-                    Err(error) if error.is::<Missing>() && !must_run() => {
-                        skip(&error);
-                        return Ok(());
-                    }
-                    Err(error) => return Err(error),
-                };
-                let watched = Watched(plane.borrow());
-                test(watched.0).await.with_context(|| watched.0.trouble())
-            })
-        });
-    if let Err(error) = result {
-        panic!("{error:?}");
+        .map(|runtime| runtime.block_on(carry_out(start, test)));
+    match ran {
+        Ok(Ok(())) => {}
+        Ok(Err(failure)) => panic!("{failure}"),
+        Err(error) => panic!("{error:?}"),
     }
+}
+
+async fn carry_out<Plane, Test>(
+    start: impl Future<Output = anyhow::Result<Plane>>,
+    test: Test,
+) -> Result<(), String>
+where
+    Plane: Borrow<ControlPlane>,
+    Test: AsyncFnOnce(&ControlPlane) -> anyhow::Result<()>,
+{
+    let plane = match start.await {
+        Ok(plane) => plane,
+        Err(error) if error.is::<Missing>() && !must_run() => {
+            skip(&error);
+            return Ok(());
+        }
+        Err(error) => return Err(format!("{error:?}")),
+    };
+    let watched = Watched(plane.borrow());
+    let Err(error) = test(watched.0).await else { return Ok(()) };
+    let events = watched.0.warning_events().await.join("\n");
+    Err(format!("{error:?}\n\n{events}\n{}", watched.0.trouble()))
 }
 
 /// Says what to look at when a test panics.
