@@ -27,7 +27,7 @@ mod objects;
 mod owners;
 mod pod;
 mod pool;
-mod restricted;
+pub(crate) mod restricted;
 mod storage;
 mod syntax;
 mod taints;

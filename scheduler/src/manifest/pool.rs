@@ -8,15 +8,13 @@ use assay_core::model::{
     Wait,
 };
 use assay_core::requirement::{Operator, Requirement};
+use assay_shared::labels::assay::HARDWARE_MISMATCH_POLICY;
 use serde::Deserialize;
 
 use super::document::Document;
 use super::error::ManifestError;
 use super::objects::{Expression, Meta, Quantities, TaintObject};
 use super::{amounts, node_terms, restricted, syntax, taints};
-
-/// Annotation of a pool: what happens to a node whose hardware is not what was bought.
-const MISMATCH_POLICY: &str = "assay.dev/hardware-mismatch-policy";
 
 #[derive(Debug, Deserialize)]
 struct PoolObject {
@@ -111,10 +109,12 @@ pub(crate) fn read(
         let text = "older spelling, read as spec.template.spec.expireAfter";
         warnings.push(document.error("spec.disruption.expireAfter", text));
     }
-    let expire_after = match template.expire_after.as_ref().or(disruption.expire_after.as_ref()) {
-        Some(text) => wait(document, "spec.template.spec.expireAfter", text)?,
-        None => NodePool::with_defaults("").expire_after,
-    };
+    let read = |field: &str, text: Option<&String>| text.map(|text| wait(document, field, text)).transpose();
+    let older = read("spec.disruption.expireAfter", disruption.expire_after.as_ref())?;
+    let newer = read("spec.template.spec.expireAfter", template.expire_after.as_ref())?;
+    let default = NodePool::with_defaults("").expire_after;
+    // An API server has filled in the default by the time anybody reads: it says nothing against the older place.
+    let expire_after = newer.filter(|newer| *newer != default).or(older).unwrap_or(default);
     let consolidation_policy = match disruption.consolidation_policy.as_deref() {
         None | Some("WhenEmptyOrUnderutilized") => ConsolidationPolicy::WhenEmptyOrUnderutilized,
         Some("WhenEmpty") => ConsolidationPolicy::WhenEmpty,
@@ -149,12 +149,12 @@ pub(crate) fn read(
             policy.budgets.push(Budget { nodes, reasons: budget.reasons.clone() });
         }
     }
-    let mismatch_policy = match meta.annotations.get(MISMATCH_POLICY).map(String::as_str) {
+    let mismatch_policy = match meta.annotations.get(HARDWARE_MISMATCH_POLICY).map(String::as_str) {
         None | Some("Replace") => MismatchPolicy::Replace,
         Some("Taint") => MismatchPolicy::Taint,
         Some("Label") => MismatchPolicy::Label,
         Some(other) => {
-            let field = format!("metadata.annotations[{MISMATCH_POLICY}]");
+            let field = format!("metadata.annotations[{HARDWARE_MISMATCH_POLICY}]");
             return Err(document.error(&field, format!("expected Replace, Taint or Label, found {other:?}")));
         }
     };
@@ -208,6 +208,14 @@ pub(crate) fn read(
     }))
 }
 
+/// Schedules that have a name.
+const MACROS: [&str; 7] = ["@hourly", "@daily", "@midnight", "@weekly", "@monthly", "@yearly", "@annually"];
+
+/// Whether a text has the form of a schedule.
+fn is_schedule(text: &str) -> bool {
+    MACROS.contains(&text) || !text.starts_with('@') && text.split_whitespace().count() == 5
+}
+
 fn check_budget(document: &Document, path: &str, budget: &BudgetObject) -> Result<(), ManifestError> {
     const REASONS: [&str; 3] = ["Underutilized", "Empty", "Drifted"];
     for (index, reason) in budget.reasons.iter().enumerate() {
@@ -217,7 +225,16 @@ fn check_budget(document: &Document, path: &str, budget: &BudgetObject) -> Resul
         }
     }
     if let Some(text) = &budget.duration {
-        duration(document, &format!("{path}.duration"), text)?;
+        let seconds = duration(document, &format!("{path}.duration"), text)?.as_secs();
+        if seconds % 60 != 0 {
+            let problem = format!("expected hours and minutes, found {text:?}");
+            return Err(document.error(&format!("{path}.duration"), problem));
+        }
+    }
+    if let Some(text) = budget.schedule.as_deref().filter(|text| !is_schedule(text)) {
+        let problem =
+            format!("expected five fields as in a CronJob, or one of {}, found {text:?}", MACROS.join(", "));
+        return Err(document.error(&format!("{path}.schedule"), problem));
     }
     if budget.schedule.is_some() == budget.duration.is_some() {
         Ok(())

@@ -3,40 +3,76 @@
 //! The rules are those of the NodePool CRD as it ships for Azure: keys of the domains of Karpenter and of the provider only
 //! where they are meant for pools.
 
-use assay_core::requirement::{is_well_known, nearly_well_known};
+use assay_core::requirement::nearly_well_known;
 use assay_shared::labels::{azure, karpenter, kubernetes};
 
 use super::document::Document;
 use super::error::ManifestError;
 
-/// Domains whose labels are given by Karpenter, the provider or AKS.
-const DOMAINS: [&str; 3] = ["karpenter.sh", "karpenter.azure.com", "kubernetes.azure.com"];
-
-/// Labels without a domain that AKS gives.
-const BARE: [&str; 4] = ["agentpool", "storageprofile", "storagetier", "accelerator"];
-
-/// Labels of these domains that pools may set although no size has them.
-const ALLOWED: [&str; 4] = [
-    "kubernetes.azure.com/ebpf-dataplane",
-    "kubernetes.azure.com/ebpf-host-routing",
-    "kubernetes.azure.com/network-policy",
-    "kubernetes.azure.com/hostedvm",
+/// Domains whose labels are given by Karpenter, the provider or AKS, and the labels of each that are free.
+pub(crate) const DOMAINS: [(&str, &[&str]); 3] = [
+    ("karpenter.sh", &[karpenter::CAPACITY_TYPE, karpenter::NODEPOOL]),
+    (
+        "karpenter.azure.com",
+        &[
+            azure::AKS_NODE_CLASS,
+            azure::SKU_NAME,
+            azure::SKU_FAMILY,
+            azure::SKU_SERIES,
+            azure::SKU_VERSION,
+            azure::SKU_CPU,
+            azure::SKU_MEMORY,
+            azure::SKU_NETWORKING_ACCELERATED,
+            azure::SKU_STORAGE_PREMIUM_CAPABLE,
+            azure::SKU_STORAGE_ULTRA_SSD,
+            azure::SKU_STORAGE_EPHEMERAL_OS_MAX_SIZE,
+            azure::SKU_GPU_NAME,
+            azure::SKU_GPU_MANUFACTURER,
+            azure::SKU_GPU_COUNT,
+            azure::PLACEMENT_SCOPE,
+        ],
+    ),
+    (
+        "kubernetes.azure.com",
+        &[
+            azure::AKS_MODE,
+            azure::AKS_SCALE_SET_PRIORITY,
+            azure::AKS_PRIORITY,
+            azure::AKS_FIPS,
+            azure::AKS_OS_SKU,
+            azure::AKS_CLUSTER,
+            azure::AKS_SKU_CPU,
+            azure::AKS_SKU_MEMORY,
+            "kubernetes.azure.com/ebpf-dataplane",
+            "kubernetes.azure.com/ebpf-host-routing",
+            "kubernetes.azure.com/network-policy",
+            "kubernetes.azure.com/hostedvm",
+        ],
+    ),
 ];
 
-/// Well-known labels that only the provisioner sets.
-const TAKEN: [&str; 2] = [karpenter::NODEPOOL, azure::SKU_HYPERV_GENERATION];
+/// Labels that are not free although their domain is, or they have none: only the provisioner, the kubelet or AKS sets them.
+pub(crate) const LABELS: [&str; 6] =
+    [karpenter::NODEPOOL, kubernetes::HOSTNAME, "agentpool", "storageprofile", "storagetier", "accelerator"];
 
-/// What of a key keeps pools from using it, in the words of the CRD.
+/// Why a label of `domain` is refused.
+pub(crate) fn of_domain(domain: &str) -> String {
+    format!("label domain {domain:?} is restricted")
+}
+
+/// Why `label` is refused.
+pub(crate) fn of_label(label: &str) -> String {
+    format!("label {label:?} is restricted")
+}
+
+/// What of a key keeps pools from using it, in the words of the CRD. As there, a domain is what stands before the `/`, and any
+/// that ends as a restricted one does is restricted too.
 fn restriction(key: &str) -> Option<String> {
-    if key == kubernetes::HOSTNAME || BARE.contains(&key) || TAKEN.contains(&key) {
-        return Some(format!("label {key:?} is restricted"));
-    }
-    let (domain, _) = key.split_once('/')?;
-    let is_within = |outer: &&&str| {
-        domain.strip_suffix(**outer).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
-    };
-    let outer = DOMAINS.iter().find(is_within)?;
-    (!is_well_known(key) && !ALLOWED.contains(&key)).then(|| format!("label domain {outer:?} is restricted"))
+    let within = key.split('/').next().unwrap_or(key);
+    let domain = DOMAINS.iter().find(|(domain, free)| within.ends_with(domain) && !free.contains(&key));
+    domain
+        .map(|(domain, _)| of_domain(domain))
+        .or_else(|| LABELS.iter().find(|label| **label == key).map(|label| of_label(label)))
 }
 
 /// Refuses a key that pools may not use. One that is nearly a well-known label is most likely misspelt: `warnings` get a hint.
@@ -61,9 +97,20 @@ pub(super) fn check(
 
 #[cfg(test)]
 mod tests {
+    use assay_core::requirement::is_well_known;
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn labels_of_restricted_domains_are_free_where_sizes_have_them() {
+        // Nothing that these say of a size can be looked up: they are for nodes that AKS made otherwise.
+        let others = ["ebpf-dataplane", "ebpf-host-routing", "network-policy", "hostedvm"];
+        for label in DOMAINS.iter().flat_map(|(_, free)| *free) {
+            let name = label.rsplit('/').next().unwrap();
+            assert_eq!(is_well_known(label), !others.contains(&name), "{label}");
+        }
+    }
 
     #[test]
     fn labels_that_others_give_are_refused_with_the_one_that_was_meant() {
@@ -78,12 +125,13 @@ mod tests {
             ("karpenter.azure.com/sku-cpu", ok.clone()),
             ("kubernetes.azure.com/network-policy", ok.clone()),
             ("failure-domain.beta.kubernetes.io/zone", ok.clone()),
-            ("notkarpenter.sh/team", ok),
+            ("karpenter.io/team", ok),
             ("topology.kubernetes.io/zones", (String::new(), 1)),
             ("karpenter.sh/nodepool", refused("label \"karpenter.sh/nodepool\" is restricted")),
             ("kubernetes.io/hostname", refused("label \"kubernetes.io/hostname\" is restricted")),
             ("agentpool", refused("label \"agentpool\" is restricted")),
             ("karpenter.sh/initialized", refused("label domain \"karpenter.sh\" is restricted")),
+            ("notkarpenter.sh/team", refused("label domain \"karpenter.sh\" is restricted")),
             ("my.karpenter.sh/team", refused("label domain \"karpenter.sh\" is restricted")),
             ("kubernetes.azure.com/role", refused("label domain \"kubernetes.azure.com\" is restricted")),
             (

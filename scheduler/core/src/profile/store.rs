@@ -58,8 +58,10 @@ pub struct Sample {
     /// When it was last seen.
     pub seen: Timestamp,
     /// RAM the hypervisor gave.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub installed: Option<Bytes>,
     /// RAM the kernel has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub total: Option<Bytes>,
     /// The `hardware.assay.dev/*` labels it would get, memory apart.
     pub labels: Labels,
@@ -89,8 +91,15 @@ pub struct SkuProfile {
     /// One sample per VM, oldest first, at most [`SAMPLES_KEPT`].
     samples: Vec<Sample>,
     /// Memory that purchases count on, and since when.
-    #[serde(default)]
-    settled: Option<(Bytes, Timestamp)>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    settled: Option<Settled>,
+}
+
+/// Memory that purchases count on, and since when.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+struct Settled {
+    memory: Bytes,
+    since: Timestamp,
 }
 
 impl SkuProfile {
@@ -116,15 +125,15 @@ impl SkuProfile {
         self.samples.push(sample);
         let Some(agreed) = quorum_memory(self.samples.iter()) else { return };
         match self.settled {
-            Some((memory, _)) if agreed == memory => {}
+            Some(Settled { memory, .. }) if agreed == memory => {}
             // Upwards only when a quorum that reported since says so: one VM that changes its mind raises nothing.
-            Some((memory, since)) if agreed > memory => {
+            Some(Settled { memory, since }) if agreed > memory => {
                 let recent = quorum_memory(self.samples.iter().filter(|sample| sample.seen > since));
                 if recent.is_some_and(|recent| recent > memory) {
-                    self.settled = Some((agreed, now));
+                    self.settled = Some(Settled { memory: agreed, since: now });
                 }
             }
-            _ => self.settled = Some((agreed, now)),
+            _ => self.settled = Some(Settled { memory: agreed, since: now }),
         }
     }
 
@@ -132,7 +141,7 @@ impl SkuProfile {
     /// [`AGREEMENT_PER_MILLE`]. `None` before that.
     #[must_use]
     pub fn memory(&self) -> Option<Bytes> {
-        self.settled.map(|(memory, _)| memory)
+        self.settled.map(|settled| settled.memory)
     }
 
     /// When a VM was last seen.
@@ -275,6 +284,18 @@ impl ProfileStore {
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// What was learned before. Lists that are too long are cut to the limits.
+    #[must_use]
+    pub fn of(profiles: impl IntoIterator<Item = (ProfileKey, SkuProfile)>) -> Self {
+        let cut = |(key, mut profile): (ProfileKey, SkuProfile)| {
+            let surplus = profile.samples.len().saturating_sub(SAMPLES_KEPT);
+            profile.samples.drain(..surplus);
+            (key, profile)
+        };
+        let profiles = profiles.into_iter().take(PROFILES_KEPT).map(cut).collect();
+        Self { profiles, health: BTreeMap::new(), revision: 1 }
     }
 
     /// Changes whenever something was learned.
@@ -452,13 +473,7 @@ impl ProfileStore {
                 return Err(ImportError::Wrong { field, expected, found: found.clone() });
             }
         }
-        let mut profiles = BTreeMap::new();
-        for Exported { key, mut profile } in document.items.into_iter().take(PROFILES_KEPT) {
-            let surplus = profile.samples.len().saturating_sub(SAMPLES_KEPT);
-            profile.samples.drain(..surplus);
-            profiles.insert(key, profile);
-        }
-        Ok(Self { profiles, health: BTreeMap::new(), revision: 1 })
+        Ok(Self::of(document.items.into_iter().map(|Exported { key, profile }| (key, profile))))
     }
 }
 
