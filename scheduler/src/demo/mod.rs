@@ -15,18 +15,15 @@ mod narrate;
 
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use assay_core::engine::Event;
 use assay_core::model::Timestamp;
 use assay_core::profile::ProfileStore;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
-use crate::fleet::FleetEvent;
 use crate::sim::{Scenario, Summary, World};
 use clock::Clock;
 use fleet::DemoFleet;
@@ -102,7 +99,7 @@ async fn play(options: &Options, out: &mut dyn Write) -> anyhow::Result<Summary>
                 while let Some(event) = next {
                     let now = clock.now();
                     narrator.fleet_event(now, &event, &world, out)?;
-                    world.deliver(now, engine_event(event));
+                    world.deliver(now, event.into());
                     next = reports.try_recv().ok();
                 }
             }
@@ -122,17 +119,4 @@ async fn play(options: &Options, out: &mut dyn Write) -> anyhow::Result<Summary>
     drop(local);
     narrator.closing(out, &summary, &counters)?;
     Ok(summary)
-}
-
-/// What the fleet server tells, as the engine hears it.
-fn engine_event(event: FleetEvent) -> Event {
-    let name = |node: &assay_shared::NodeName| Arc::<str>::from(node.as_str());
-    match event {
-        FleetEvent::Connected { node, .. } => Event::AgentConnected { node: name(&node) },
-        FleetEvent::Report { node, report, .. } => Event::Report { node: name(&node), report },
-        FleetEvent::Notice { node, notice } => Event::Notice { node: name(&node), notice },
-        // The newer connection speaks for the node.
-        FleetEvent::Disconnected { replaced: true, .. } => Event::Tick,
-        FleetEvent::Disconnected { node, .. } => Event::AgentLost { node: name(&node) },
-    }
 }

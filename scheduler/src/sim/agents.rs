@@ -13,6 +13,9 @@ pub trait Agents {
     /// The hardware of a machine changed: its agent surveys it anew.
     fn changed(&mut self, node: &Arc<str>, machine: &Machine) -> Vec<Event>;
 
+    /// The scheduler is back after it was away: the agent connects again and reports.
+    fn reconnect(&mut self, node: &Arc<str>, machine: &Machine) -> Vec<Event>;
+
     /// A machine is gone, and its agent with it.
     fn stop(&mut self, node: &Arc<str>) -> Vec<Event>;
 }
@@ -31,6 +34,10 @@ impl Agents for DirectAgents {
     fn changed(&mut self, node: &Arc<str>, machine: &Machine) -> Vec<Event> {
         let report = Arc::new(machine.report(Some(node)));
         vec![Event::Report { node: Arc::clone(node), report }]
+    }
+
+    fn reconnect(&mut self, node: &Arc<str>, machine: &Machine) -> Vec<Event> {
+        self.start(node, machine)
     }
 
     fn stop(&mut self, node: &Arc<str>) -> Vec<Event> {

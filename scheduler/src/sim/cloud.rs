@@ -15,6 +15,7 @@ use assay_shared::report::{AcceleratedNetworking, GpuState, Priority};
 use assay_shared::units::Bytes;
 use rand::{Rng, SeedableRng};
 use rand_pcg::Pcg64Mcg;
+use serde::{Deserialize, Serialize};
 
 use super::scenario::{CloudOptions, Defect};
 
@@ -38,6 +39,8 @@ pub enum Answer {
         boot: Duration,
         /// The machine behind it.
         machine: Box<Machine>,
+        /// What chance gave it, to make the same machine again.
+        draw: Draw,
     },
     /// There is none.
     Refused {
@@ -92,7 +95,12 @@ impl Cloud {
         *used += size.vcpus;
         let (least, most) = self.options.boot_seconds;
         let boot = Duration::from_secs(self.boots.random_range(least..=most));
-        Answer::Accepted { boot, machine: Box::new(self.machine(size, claim)) }
+        let draw = Draw { seed: self.hosts.random(), defects: self.defects(size) };
+        Answer::Accepted {
+            boot,
+            machine: Box::new(machine(size, &claim.zone, claim.capacity_type, &draw)),
+            draw,
+        }
     }
 
     /// A VM is gone, and its quota free again.
@@ -112,37 +120,6 @@ impl Cloud {
         Some(from.swap_remove(self.hosts.random_range(0..from.len())))
     }
 
-    /// The machine behind a VM.
-    fn machine(&mut self, size: &VmSize, claim: &NodeClaim) -> Machine {
-        let (region, zone) = claim.zone.rsplit_once('-').unwrap_or((&claim.zone, ""));
-        let spot = claim.capacity_type == CapacityType::Spot;
-        let priority = if spot { Priority::Spot } else { Priority::Regular };
-        let mut machine = Machine::azure(size).with_identity(self.hosts.random());
-        machine = machine.with_placement(region, zone, priority);
-        if let Some((_, gib)) = TRUE_MEMORY_GIB.iter().find(|(name, _)| *name == &*size.name) {
-            machine = machine.with_installed_memory(Bytes::gib(*gib));
-        }
-        let lottery = processors(size);
-        if let Some(processor) = lottery.get(self.hosts.random_range(0..lottery.len().max(1))) {
-            machine = machine.with_processor(*processor);
-        }
-        for defect in self.defects(size) {
-            machine = match defect {
-                Defect::LostGpu => machine.with_gpu(0, GpuState::Lost),
-                Defect::LessMemory => {
-                    let blocks = size.memory.0 / Bytes::mib(128).0 * 7 / 8;
-                    machine.with_installed_memory(Bytes::mib(128) * blocks)
-                }
-                Defect::NetworkingOff => {
-                    machine.with_accelerated_networking(AcceleratedNetworking::SyntheticOnly)
-                }
-            };
-        }
-        let jitter = Bytes::mib(self.hosts.random_range(0..=KERNEL_JITTER_MIB));
-        machine.memory.total = Some(kernel_total(machine.memory.installed) - jitter);
-        machine
-    }
-
     /// What is wrong with the next machine of a size.
     fn defects(&mut self, size: &VmSize) -> Vec<Defect> {
         let mut defects = Vec::new();
@@ -160,5 +137,51 @@ impl Cloud {
             }
         }
         defects
+    }
+}
+
+/// What chance gave a machine. The same draw makes the same machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Draw {
+    /// Seed of its processor, its identity and what its kernel keeps.
+    pub seed: u64,
+    /// What is wrong with it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub defects: Vec<Defect>,
+}
+
+/// The machine behind a VM.
+#[must_use]
+pub fn machine(size: &VmSize, zone: &str, capacity_type: CapacityType, draw: &Draw) -> Machine {
+    let mut host = Pcg64Mcg::seed_from_u64(draw.seed);
+    let (region, zone) = zone.rsplit_once('-').unwrap_or((zone, ""));
+    let spot = capacity_type == CapacityType::Spot;
+    let priority = if spot { Priority::Spot } else { Priority::Regular };
+    let mut machine = Machine::azure(size).with_identity(host.random());
+    machine = machine.with_placement(region, zone, priority);
+    if let Some((_, gib)) = TRUE_MEMORY_GIB.iter().find(|(name, _)| *name == &*size.name) {
+        machine = machine.with_installed_memory(Bytes::gib(*gib));
+    }
+    let lottery = processors(size);
+    if let Some(processor) = lottery.get(host.random_range(0..lottery.len().max(1))) {
+        machine = machine.with_processor(*processor);
+    }
+    for defect in &draw.defects {
+        machine = with_defect(machine, size, *defect);
+    }
+    let jitter = Bytes::mib(host.random_range(0..=KERNEL_JITTER_MIB));
+    machine.memory.total = Some(kernel_total(machine.memory.installed) - jitter);
+    machine
+}
+
+/// A machine of which something is wrong.
+pub(crate) fn with_defect(machine: Machine, size: &VmSize, defect: Defect) -> Machine {
+    match defect {
+        Defect::LostGpu => machine.with_gpu(0, GpuState::Lost),
+        Defect::LessMemory => {
+            let blocks = size.memory.0 / Bytes::mib(128).0 * 7 / 8;
+            machine.with_installed_memory(Bytes::mib(128) * blocks)
+        }
+        Defect::NetworkingOff => machine.with_accelerated_networking(AcceleratedNetworking::SyntheticOnly),
     }
 }

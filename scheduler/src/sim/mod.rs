@@ -14,11 +14,17 @@
 pub mod agents;
 pub mod cloud;
 pub mod cluster;
+mod effects;
+mod restart;
 pub mod scenario;
 pub mod timeline;
 pub mod world;
 
 pub use agents::{Agents, DirectAgents};
+pub(crate) use effects::real_resources;
 pub use scenario::{Scenario, ScenarioError};
 pub use timeline::{Entry, Summary};
 pub use world::World;
+
+#[cfg(test)]
+mod tests;

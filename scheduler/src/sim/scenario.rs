@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use assay_core::model::PodSpec;
 use assay_shared::report::document::API_VERSION;
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
 use super::cluster::Workload;
@@ -36,6 +36,8 @@ pub struct Scenario {
     pub steps: Vec<Step>,
     /// How the cloud behaves.
     pub cloud: CloudOptions,
+    /// Share of the scheduler's effects after which it dies, to come back some seconds later.
+    pub restart_rate: f64,
 }
 
 /// Something that happens at a moment.
@@ -54,6 +56,15 @@ pub struct Step {
     /// Machines that lose a GPU while they run.
     #[serde(default)]
     pub lose_gpu: u32,
+    /// Nodes that somebody deletes.
+    #[serde(default)]
+    pub delete_nodes: u32,
+    /// NodeClaims that somebody deletes.
+    #[serde(default)]
+    pub delete_claims: u32,
+    /// The scheduler dies, and comes back some seconds later.
+    #[serde(default)]
+    pub restart: bool,
 }
 
 /// How the cloud behaves.
@@ -98,7 +109,7 @@ pub struct DefectRule {
 }
 
 /// What may be wrong with a machine.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Defect {
     /// One GPU does not work.
@@ -167,6 +178,8 @@ struct Spec {
     steps: Vec<Step>,
     #[serde(default)]
     cloud: CloudOptions,
+    #[serde(default)]
+    restart_rate: f64,
 }
 
 #[derive(Debug, Deserialize)]
@@ -175,6 +188,9 @@ struct WorkloadDocument {
     name: String,
     #[serde(default = "default_namespace")]
     namespace: String,
+    #[serde(default)]
+    volumes: u32,
+    min_available: Option<u32>,
     spec: Value,
 }
 
@@ -227,8 +243,12 @@ impl Scenario {
         }
         let mut workloads = BTreeMap::new();
         for (index, workload) in spec.workloads.into_iter().enumerate() {
+            let grace = workload.spec.get("terminationGracePeriodSeconds").and_then(Value::as_u64);
             let pods: PodSpec = pod_spec_from_value(file, &workload.name, workload.spec)?;
-            let made = Workload::new(&workload.name, &workload.namespace, pods);
+            let mut made = Workload::new(&workload.name, &workload.namespace, pods);
+            made.grace = grace.map_or(made.grace, Duration::from_secs);
+            made.volumes = workload.volumes;
+            made.min_available = workload.min_available;
             if workloads.insert(workload.name.clone(), made).is_some() {
                 let field = format!("spec.workloads[{index}].name");
                 return Err(wrong(&field, format!("{} is given twice", workload.name)));
@@ -236,6 +256,10 @@ impl Scenario {
         }
         check_steps(&spec.steps, &workloads, &wrong)?;
         check_cloud(&spec.cloud, &wrong)?;
+        if !(0.0..=1.0).contains(&spec.restart_rate) {
+            let problem = format!("expected a rate from 0 to 1, found {}", spec.restart_rate);
+            return Err(wrong("spec.restartRate", problem));
+        }
         let mut steps = spec.steps;
         steps.sort_by_key(|step| step.at);
         // Written out again so that they are read as any manifest is.
@@ -250,6 +274,7 @@ impl Scenario {
             workloads,
             steps,
             cloud: spec.cloud,
+            restart_rate: spec.restart_rate,
         })
     }
 }

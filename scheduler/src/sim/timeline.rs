@@ -43,6 +43,10 @@ pub struct Summary {
     pub released: BTreeMap<String, u64>,
     /// Reports put aside as impossible.
     pub quarantined: u64,
+    /// Pods evicted from machines that went.
+    pub evicted: u64,
+    /// Times the scheduler died and came back.
+    pub restarts: u64,
     /// Pods that run at the end.
     pub pods_running: usize,
     /// Pods that wait at the end.

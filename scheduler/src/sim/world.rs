@@ -10,32 +10,41 @@ use std::time::Duration;
 
 use assay_agent::tree::Machine;
 use assay_core::catalog::{CapacityType, Catalog, CatalogError};
-use assay_core::engine::{Effect, Engine, Event, EventKind, LaunchError, Settings};
-use assay_core::model::{Labels, Node, NodeClaim, NodeClass, ResourceList, Timestamp};
+use assay_core::engine::{Engine, Event, EventKind, Instance, LaunchError, LaunchFailure, Stats};
+use assay_core::model::{Node, NodeClaim, Timestamp};
 use assay_core::profile::ProfileStore;
-use assay_shared::labels::hardware;
 use assay_shared::protocol::Notice;
 use assay_shared::report::{EventType, GpuState, ScheduledEvent};
+use rand::SeedableRng;
+use rand_pcg::Pcg64Mcg;
 
 use super::agents::Agents;
-use super::cloud::{ANSWER, Answer, Cloud, DELETION, PREEMPTION_NOTICE};
-use super::cluster::{Change, Cluster};
+use super::cloud::{Cloud, PREEMPTION_NOTICE};
+use super::cluster::Cluster;
+use super::restart;
 use super::scenario::{Scenario, Step};
 use super::timeline::{Entry, Summary};
 
 /// From a node's start to its agent's first report.
 const AGENT_START: Duration = Duration::from_secs(2);
+/// How often the cloud is asked for its VMs, and how long its answer takes.
+const LIST_INTERVAL: Duration = Duration::from_secs(120);
+const LIST_ANSWER: Duration = Duration::from_secs(2);
 /// Rounds of effects and their consequences at one moment; more means that two sides undo each other's work.
 const ROUNDS_MAX: usize = 1000;
 
-/// Something to come.
+/// Something to come. What is meant for the scheduler's ears names the run it was meant for.
 #[derive(Debug)]
-enum Action {
+pub(super) enum Action {
     Step(Box<Step>),
-    Answered { claim: Box<NodeClaim>, answer: Answer },
+    Accepted { claim: Arc<str>, run: u64 },
+    Refused { claim: Box<NodeClaim>, failure: LaunchFailure, message: String, run: u64 },
     Booted(Arc<str>),
     AgentStarts(Arc<str>),
+    AgentReconnects { node: Arc<str>, run: u64 },
     Gone(Arc<str>),
+    AskForList,
+    Listed { asked: Timestamp, instances: Vec<Instance>, run: u64 },
 }
 
 /// An action in the queue; the sequence number keeps those of one moment in their order.
@@ -68,22 +77,41 @@ impl Ord for Due {
 
 /// A VM of the simulated cloud.
 #[derive(Debug)]
-struct Vm {
-    claim: Box<NodeClaim>,
-    /// None until the cloud has answered.
-    machine: Option<Box<Machine>>,
+pub(super) struct Vm {
+    pub(super) claim: Box<NodeClaim>,
+    pub(super) machine: Box<Machine>,
+    pub(super) created: Timestamp,
+    /// Whether its node has joined.
+    pub(super) is_up: bool,
     /// Whether its end was asked for.
-    ending: bool,
+    pub(super) is_ending: bool,
+}
+
+impl Vm {
+    /// The cloud's id of it.
+    pub(super) fn provider_id(&self) -> String {
+        format!("azure:///virtualMachines/{}", self.claim.name)
+    }
 }
 
 /// The world.
 #[derive(Debug)]
 pub struct World {
-    scenario: Scenario,
-    engine: Engine,
-    cluster: Cluster,
-    cloud: Cloud,
-    vms: BTreeMap<Arc<str>, Vm>,
+    pub(super) scenario: Scenario,
+    pub(super) seed: u64,
+    pub(super) catalog: Catalog,
+    pub(super) engine: Engine,
+    /// Which run of the scheduler this is, from 0.
+    pub(super) run: u64,
+    /// When the scheduler comes back, while it is down.
+    pub(super) back_at: Option<Timestamp>,
+    /// What earlier runs counted, and what was spent beyond what this one knows of.
+    pub(super) earlier: Stats,
+    pub(super) spent_earlier: f64,
+    pub(super) crashes: Pcg64Mcg,
+    pub(super) cluster: Cluster,
+    pub(super) cloud: Cloud,
+    pub(super) vms: BTreeMap<Arc<str>, Vm>,
     queue: BinaryHeap<Reverse<Due>>,
     sequence: u64,
     entries: Vec<Entry>,
@@ -96,31 +124,23 @@ impl World {
     /// Where its region has no built-in catalogue.
     pub fn new(scenario: Scenario, seed: u64, profiles: ProfileStore) -> Result<Self, CatalogError> {
         let catalog = Catalog::builtin(&scenario.region)?;
-        let settings = Settings { seed, ..Settings::default() };
-        let mut engine = Engine::new(settings, Box::new(catalog), profiles);
         let mut cluster = Cluster::default();
-        let start = Timestamp(0);
-        for class in &scenario.manifests.classes {
-            engine.handle(start, Event::ClassApplied(Box::new(class.clone())));
-        }
-        for pool in &scenario.manifests.pools {
-            if !scenario.manifests.classes.iter().any(|class| class.name == pool.node_class) {
-                let class = NodeClass::with_defaults(&pool.node_class);
-                engine.handle(start, Event::ClassApplied(Box::new(class)));
-            }
-        }
-        for pool in &scenario.manifests.pools {
-            engine.handle(start, Event::PoolApplied(Box::new(pool.clone())));
-        }
         for daemon_set in &scenario.manifests.daemon_sets {
-            engine.handle(start, Event::DaemonSetApplied(Box::new(daemon_set.clone())));
             cluster.add_daemon_set(daemon_set.clone());
         }
         let cloud = Cloud::new(scenario.cloud.clone(), seed);
         let steps = scenario.steps.clone();
+        let start = Timestamp(0);
         let mut world = Self {
+            engine: restart::engine(&scenario, catalog.clone(), seed, profiles, start),
             scenario,
-            engine,
+            seed,
+            catalog,
+            run: 0,
+            back_at: None,
+            earlier: Stats::default(),
+            spent_earlier: 0.0,
+            crashes: Pcg64Mcg::seed_from_u64(seed.wrapping_mul(8).wrapping_add(4)),
             cluster,
             cloud,
             vms: BTreeMap::new(),
@@ -128,9 +148,13 @@ impl World {
             sequence: 0,
             entries: Vec::new(),
         };
+        for event in world.cluster.everything() {
+            world.engine.handle(start, event);
+        }
         for step in steps {
             world.schedule(start + step.at, Action::Step(Box::new(step)));
         }
+        world.schedule(start + LIST_INTERVAL, Action::AskForList);
         Ok(world)
     }
 
@@ -138,7 +162,8 @@ impl World {
     #[must_use]
     pub fn next_due(&self) -> Option<Timestamp> {
         let queued = self.queue.peek().map(|Reverse(due)| due.at);
-        [queued, self.engine.next_wakeup()].into_iter().flatten().min()
+        let scheduler = self.back_at.or_else(|| self.engine.next_wakeup());
+        [queued, scheduler, self.cluster.next_end()].into_iter().flatten().min()
     }
 
     /// Everything that happened since the last call.
@@ -158,15 +183,27 @@ impl World {
         &self.cluster
     }
 
+    /// Names of the VMs that the cloud has.
+    pub fn vms(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.vms.keys()
+    }
+
     /// Hands over what happened outside. [`Self::advance`] acts on it.
     pub fn deliver(&mut self, now: Timestamp, event: Event) {
-        self.engine.handle(now, event);
+        self.tell(now, event);
     }
 
     /// A node that is no VM of this cloud joins, such as the machine that a demo runs on.
     pub fn join(&mut self, now: Timestamp, node: Node) {
         self.note(now, format!("Node/{}", node.name), "Joined", "a machine of yours".to_owned());
         self.cluster.join(now, node);
+    }
+
+    /// Tells the scheduler; while it is down nobody listens.
+    pub(super) fn tell(&mut self, now: Timestamp, event: Event) {
+        if self.back_at.is_none() {
+            self.engine.handle(now, event);
+        }
     }
 
     /// Does everything that is due, and everything that follows from it at this moment.
@@ -177,11 +214,18 @@ impl World {
                     self.act(now, due.action, agents);
                 }
             }
+            self.cluster.end_due(now);
             self.tell_changes(now);
-            let effects = self.engine.advance(now);
+            if self.back_at.is_some_and(|at| at <= now) {
+                self.come_back(now);
+            }
+            let effects = if self.back_at.is_none() { self.engine.advance(now) } else { Vec::new() };
             let quiet = effects.is_empty();
             for effect in effects {
                 self.carry_out(now, effect);
+                if self.back_at.is_some() {
+                    break;
+                }
             }
             let bound = self.cluster.bind();
             if bound > 0 {
@@ -196,29 +240,25 @@ impl World {
         self.note(now, "World".to_owned(), "Restless", format!("no end after {ROUNDS_MAX} rounds"));
     }
 
-    fn schedule(&mut self, at: Timestamp, action: Action) {
+    pub(super) fn schedule(&mut self, at: Timestamp, action: Action) {
         self.sequence += 1;
         self.queue.push(Reverse(Due { at, sequence: self.sequence, action }));
     }
 
-    fn note(&mut self, at: Timestamp, object: String, reason: &str, message: String) {
-        self.entries.push(Entry { at, object, kind: EventKind::Normal, reason: reason.to_owned(), message });
+    pub(super) fn note(&mut self, at: Timestamp, object: String, reason: &str, message: String) {
+        self.enter(Entry { at, object, kind: EventKind::Normal, reason: reason.to_owned(), message });
+    }
+
+    pub(super) fn enter(&mut self, entry: Entry) {
+        self.entries.push(entry);
     }
 
     /// Tells the engine what changed in the cluster; whether anything did.
     fn tell_changes(&mut self, now: Timestamp) -> bool {
-        let changes = self.cluster.take_changes();
-        let any = !changes.is_empty();
-        for change in changes {
-            self.engine.handle(
-                now,
-                match change {
-                    Change::Pod(pod) => Event::PodApplied(pod),
-                    Change::PodGone(id) => Event::PodDeleted(id),
-                    Change::Node(node) => Event::NodeApplied(node),
-                    Change::NodeGone(name) => Event::NodeDeleted(name),
-                },
-            );
+        let events = self.cluster.take_events();
+        let any = !events.is_empty();
+        for event in events {
+            self.tell(now, event);
         }
         any
     }
@@ -226,15 +266,43 @@ impl World {
     fn act(&mut self, now: Timestamp, action: Action, agents: &mut dyn Agents) {
         match action {
             Action::Step(step) => self.step(now, &step, agents),
-            Action::Answered { claim, answer } => self.answered(now, claim, answer),
+            Action::Accepted { claim, run } => self.accepted(now, claim, run),
+            Action::Refused { claim, failure, message, run } => {
+                let NodeClaim { name, instance_type, zone, capacity_type, .. } = *claim;
+                let error = LaunchError { failure, instance_type, zone, capacity_type, message };
+                if run == self.run {
+                    self.tell(now, Event::LaunchFailed { claim: name, error });
+                }
+            }
             Action::Booted(name) => self.booted(now, &name),
             Action::AgentStarts(name) => {
-                if let Some(machine) = self.vms.get(&name).and_then(|vm| vm.machine.as_ref()) {
-                    let events = agents.start(&name, machine);
-                    events.into_iter().for_each(|event| self.engine.handle(now, event));
+                if let Some(vm) = self.vms.get(&name) {
+                    let events = agents.start(&name, &vm.machine);
+                    events.into_iter().for_each(|event| self.tell(now, event));
+                }
+            }
+            Action::AgentReconnects { node, run } => {
+                if let Some(vm) = self.vms.get(&node).filter(|vm| vm.is_up && run == self.run) {
+                    let events = agents.reconnect(&node, &vm.machine);
+                    events.into_iter().for_each(|event| self.tell(now, event));
                 }
             }
             Action::Gone(name) => self.gone(now, &name, agents),
+            Action::AskForList => {
+                let instances = self.vms.values().map(|vm| Instance {
+                    claim: Arc::clone(&vm.claim.name),
+                    provider_id: vm.provider_id(),
+                    created: vm.created,
+                });
+                let instances = instances.collect();
+                self.schedule(now + LIST_ANSWER, Action::Listed { asked: now, instances, run: self.run });
+                self.schedule(now + LIST_INTERVAL, Action::AskForList);
+            }
+            Action::Listed { asked, instances, run } => {
+                if run == self.run {
+                    self.tell(now, Event::InstancesListed { asked, instances });
+                }
+            }
         }
     }
 
@@ -245,82 +313,67 @@ impl World {
                 self.cluster.scale(now, workload, *replicas);
             }
         }
-        let running = |spot_only: bool, vms: &BTreeMap<Arc<str>, Vm>| -> Vec<Arc<str>> {
-            let alive = vms.iter().filter(|(_, vm)| {
-                let spot = vm.claim.capacity_type == CapacityType::Spot;
-                let gpu = vm.machine.as_ref().is_some_and(|machine| !machine.gpus.is_empty());
-                !vm.ending && vm.machine.is_some() && if spot_only { spot } else { gpu }
-            });
-            alive.map(|(name, _)| Arc::clone(name)).collect()
-        };
-        let mut spot = running(true, &self.vms);
+        let mut spot = self.running(|vm| vm.claim.capacity_type == CapacityType::Spot);
         for _ in 0..step.preempt {
             let Some(name) = self.cloud.draw(&mut spot) else { break };
             let at = now + PREEMPTION_NOTICE;
-            let event = ScheduledEvent { event_type: EventType::Preempt, not_before: at.to_string() };
-            self.engine
-                .handle(now, Event::Notice { node: Arc::clone(&name), notice: Notice::Scheduled(event) });
+            let event = ScheduledEvent { event_type: EventType::Preempt, not_before: http_date(at) };
+            self.tell(now, Event::Notice { node: Arc::clone(&name), notice: Notice::Scheduled(event) });
             self.schedule(at, Action::Gone(name));
         }
-        let mut with_gpu = running(false, &self.vms);
+        let mut with_gpu = self.running(|vm| !vm.machine.gpus.is_empty());
         for _ in 0..step.lose_gpu {
             let Some(name) = self.cloud.draw(&mut with_gpu) else { break };
-            if let Some(machine) = self.vms.get_mut(&name).and_then(|vm| vm.machine.as_mut()) {
-                if let Some(gpu) = machine.gpus.first_mut() {
+            if let Some(vm) = self.vms.get_mut(&name) {
+                if let Some(gpu) = vm.machine.gpus.first_mut() {
                     gpu.state = GpuState::Lost;
                 }
-                let events = agents.changed(&name, machine);
-                events.into_iter().for_each(|event| self.engine.handle(now, event));
+                let events = agents.changed(&name, &vm.machine);
+                events.into_iter().for_each(|event| self.tell(now, event));
             }
+        }
+        let mut nodes = self.running(|_| true);
+        for _ in 0..step.delete_nodes {
+            let Some(name) = self.cloud.draw(&mut nodes) else { break };
+            self.note(now, format!("Node/{name}"), "Deleted", "somebody deletes the node".to_owned());
+            self.cluster.delete_node(&name);
+        }
+        for _ in 0..step.delete_claims {
+            let Some(name) = self.cloud.draw(&mut nodes) else { break };
+            self.note(now, format!("NodeClaim/{name}"), "Deleted", "somebody deletes the claim".to_owned());
+            self.cluster.delete_claim(now, &name);
+        }
+        if step.restart {
+            self.crash(now);
         }
     }
 
-    fn answered(&mut self, now: Timestamp, claim: Box<NodeClaim>, answer: Answer) {
-        let name = Arc::clone(&claim.name);
-        match answer {
-            Answer::Refused { failure, message } => {
-                self.vms.remove(&name);
-                let NodeClaim { instance_type, zone, capacity_type, .. } = *claim;
-                let error = LaunchError { failure, instance_type, zone, capacity_type, message };
-                self.engine.handle(now, Event::LaunchFailed { claim: name, error });
-            }
-            Answer::Accepted { boot, machine } => {
-                let Some(vm) = self.vms.get_mut(&name) else { return };
-                vm.machine = Some(machine);
-                let event = Event::Launched {
-                    claim: Arc::clone(&name),
-                    provider_id: format!("azure:///virtualMachines/{name}"),
-                    instance_type: Arc::clone(&claim.instance_type),
-                    zone: Arc::clone(&claim.zone),
-                    capacity_type: claim.capacity_type,
-                    price: claim.price,
-                };
-                self.engine.handle(now, event);
-                self.schedule(now + boot, Action::Booted(name));
-            }
-        }
+    /// VMs whose node has joined and that nobody has asked to end.
+    fn running(&self, which: impl Fn(&Vm) -> bool) -> Vec<Arc<str>> {
+        let alive = self.vms.iter().filter(|(_, vm)| vm.is_up && !vm.is_ending && which(vm));
+        alive.map(|(name, _)| Arc::clone(name)).collect()
+    }
+
+    /// The cloud's answer reaches the scheduler, if it still is the one that asked.
+    fn accepted(&mut self, now: Timestamp, claim: Arc<str>, run: u64) {
+        let Some(vm) = self.vms.get(&claim).filter(|_| run == self.run) else { return };
+        let event = Event::Launched {
+            claim,
+            provider_id: vm.provider_id(),
+            instance_type: Arc::clone(&vm.claim.instance_type),
+            zone: Arc::clone(&vm.claim.zone),
+            capacity_type: vm.claim.capacity_type,
+            price: vm.claim.price,
+        };
+        self.tell(now, event);
     }
 
     /// The node joins, with what its machine really has.
     fn booted(&mut self, now: Timestamp, name: &Arc<str>) {
-        let Some(vm) = self.vms.get(name).filter(|vm| !vm.ending) else { return };
-        let Some(machine) = &vm.machine else { return };
-        let claim = &vm.claim;
-        let (capacity, allocatable) = real_resources(claim, machine);
-        let node = Node {
-            name: Arc::clone(name),
-            labels: claim.labels.clone(),
-            annotations: Default::default(),
-            taints: claim.taints.iter().chain(&claim.startup_taints).cloned().collect(),
-            allocatable,
-            capacity,
-            provider_id: format!("azure:///virtualMachines/{name}"),
-            ready: true,
-            unschedulable: false,
-            deleting: false,
-            created: now,
-        };
-        let message = format!("{} in {}", claim.instance_type, claim.zone);
+        let Some(vm) = self.vms.get_mut(name).filter(|vm| !vm.is_ending) else { return };
+        vm.is_up = true;
+        let node = vm.node(now);
+        let message = format!("{} in {}", vm.claim.instance_type, vm.claim.zone);
         self.note(now, format!("Node/{name}"), "Joined", message);
         self.cluster.join(now, node);
         self.schedule(now + AGENT_START, Action::AgentStarts(Arc::clone(name)));
@@ -330,86 +383,25 @@ impl World {
         let Some(vm) = self.vms.remove(name) else { return };
         self.cloud.deleted(&vm.claim.instance_type);
         for event in agents.stop(name) {
-            self.engine.handle(now, event);
+            self.tell(now, event);
         }
-        self.engine.handle(now, Event::InstanceGone { claim: Arc::clone(name) });
-        self.cluster.remove_node(now, name);
+        self.cluster.lose_node(name);
+        self.tell(now, Event::InstanceGone { claim: Arc::clone(name) });
         self.note(now, format!("NodeClaim/{name}"), "Gone", format!("{}", vm.claim.instance_type));
     }
 
-    fn carry_out(&mut self, now: Timestamp, effect: Effect) {
-        match effect {
-            Effect::CreateInstance { claim } => {
-                // Creating it twice makes one.
-                if !self.vms.contains_key(&claim.name) {
-                    let answer = self.cloud.create(&claim);
-                    let vm = Vm { claim: claim.clone(), machine: None, ending: false };
-                    self.vms.insert(Arc::clone(&claim.name), vm);
-                    self.schedule(now + ANSWER, Action::Answered { claim, answer });
-                }
-            }
-            Effect::DeleteInstance { claim } => match self.vms.get_mut(&claim) {
-                Some(vm) if !vm.ending => {
-                    vm.ending = true;
-                    self.schedule(now + DELETION, Action::Gone(claim));
-                }
-                Some(_) => {}
-                None => self.engine.handle(now, Event::InstanceGone { claim }),
-            },
-            Effect::LabelNode { node, labels } => {
-                self.note_refined(now, &node, &labels);
-                self.cluster.label_node(&node, labels);
-            }
-            Effect::TaintNode { node, taint } => self.cluster.taint_node(&node, taint),
-            Effect::UntaintNode { node, taint } => self.cluster.untaint_node(&node, &taint),
-            Effect::SetNodeCondition { node, condition } => self.cluster.set_condition(&node, condition),
-            Effect::EvictPod { pod, .. } | Effect::DeletePod { pod, .. } => self.cluster.evict(now, &pod),
-            Effect::DeleteClaim { claim } => {
-                self.engine.handle(now, Event::ClaimDeleting { claim, at: now });
-            }
-            Effect::ReleaseClaim { claim, node } => {
-                if let Some(node) = node {
-                    self.cluster.remove_node(now, &node);
-                }
-                self.engine.handle(now, Event::ClaimDeleted { claim });
-            }
-            Effect::SetClaimCondition { .. }
-            | Effect::SetTerminationDeadline { .. }
-            | Effect::AdoptNode { .. } => {}
-            Effect::NominatePod { pod, target } => self.cluster.nominate(pod, target),
-            Effect::RecordEvent { object, kind, reason, message } => {
-                self.entries.push(Entry { at: now, object, kind, reason: reason.to_owned(), message });
-            }
-            Effect::OfferingUnavailable { .. } => {}
-        }
-    }
-
-    /// Tells of labels that say what was measured: the few that a buyer looks at first, and how many there are.
-    fn note_refined(&mut self, now: Timestamp, node: &str, labels: &Labels) {
-        const SHOWN: [&str; 6] = [
-            hardware::GPU_COUNT,
-            hardware::NETWORK_ACCELERATED,
-            hardware::CPU_MODEL,
-            hardware::CPU_ISA,
-            hardware::MEMORY_TOTAL_MIB,
-            hardware::VERIFIED,
-        ];
-        let refined = labels.keys().filter(|key| key.starts_with(hardware::PREFIX)).count();
-        if refined == 0 {
-            return;
-        }
-        let shown = SHOWN.iter().filter_map(|key| {
-            let value = labels.get(*key)?;
-            Some(format!("{}={value}", key.trim_start_matches(hardware::PREFIX)))
-        });
-        let shown = shown.collect::<Vec<_>>().join(" ");
-        self.note(now, format!("Node/{node}"), "Relabelled", format!("{refined} labels: {shown}"));
+    /// What all runs of the scheduler counted.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        let mut stats = self.earlier.clone();
+        stats += self.engine.stats();
+        stats
     }
 
     /// The sums so far.
     #[must_use]
     pub fn summary(&self, now: Timestamp) -> Summary {
-        let stats = self.engine.stats();
+        let stats = self.stats();
         let machines = self.engine.machines().values();
         let price: f64 = machines
             .filter(|machine| machine.launched.is_some())
@@ -425,25 +417,21 @@ impl World {
             mismatches: stats.mismatches.iter().map(|(kind, n)| (kind.as_str().to_owned(), *n)).collect(),
             released: stats.released.iter().map(|(reason, n)| (reason.as_str().to_owned(), *n)).collect(),
             quarantined: stats.quarantined,
+            evicted: stats.evicted,
+            restarts: self.run,
             pods_running: self.cluster.running(),
             pods_pending: self.cluster.pending(),
             nodes: self.cluster.nodes().count(),
-            cost_usd: self.engine.cost(now),
+            cost_usd: self.spent_earlier + self.engine.cost(now),
             price_per_hour: price,
         }
     }
 }
 
-/// Capacity and allocatable of a machine: what the kubelet would find, less what was reserved at purchase.
-fn real_resources(claim: &NodeClaim, machine: &Machine) -> (ResourceList, ResourceList) {
-    let overhead = claim.capacity.clone() - &claim.allocatable;
-    let mut capacity = claim.capacity.clone();
-    capacity.memory = machine.memory.kernel_total();
-    let usable = machine.gpus.iter().filter(|gpu| gpu.state == GpuState::Usable).count() as u64;
-    for name in ["nvidia.com/gpu", "amd.com/gpu"] {
-        let sold = capacity.extended(name);
-        capacity.set_extended(name, sold.min(usable));
-    }
-    let allocatable = capacity.clone() - &overhead;
-    (capacity, allocatable)
+/// A moment as Azure's Scheduled Events write it.
+fn http_date(at: Timestamp) -> String {
+    let millisecond = i64::try_from(at.0).unwrap_or(i64::MAX);
+    let printed = jiff::Timestamp::from_millisecond(millisecond)
+        .and_then(|at| jiff::fmt::rfc2822::DateTimePrinter::new().timestamp_to_rfc9110_string(&at));
+    printed.unwrap_or_default()
 }

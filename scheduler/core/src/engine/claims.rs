@@ -139,7 +139,7 @@ impl Engine {
             machine.leaving = Some(decided.unwrap_or(LeaveReason::Deleted));
             machine.ending = Some(Ending { on_record: true, ..Ending::default() });
             let grace = machine.claim.termination_grace_period;
-            machine.claim.terminate_by = machine.claim.terminate_by.or(grace.map(|grace| at + grace));
+            machine.claim.terminate_by = machine.claim.terminate_by.or_else(|| grace.map(|grace| at + grace));
         }
         Some(machine)
     }

@@ -44,6 +44,7 @@ mod unavailable;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
+use std::ops::AddAssign;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -58,7 +59,7 @@ pub use record::labels_of;
 pub use release::LeaveReason;
 
 use crate::catalog::{Catalog, InstanceType};
-use crate::model::{DaemonSet, DisruptionBudget, Node, NodeClass, NodePool, PodId, Timestamp};
+use crate::model::{DaemonSet, DisruptionBudget, Node, NodeClass, NodePool, Pod, PodId, Timestamp};
 use crate::profile::{MismatchKind, ProfileStore};
 use crate::solve::SolveOptions;
 use claims::Release;
@@ -77,6 +78,20 @@ pub trait InstanceTypes: Debug + Send {
 
     /// Region the types are sold in.
     fn region(&self) -> &str;
+}
+
+impl<T: InstanceTypes + Sync> InstanceTypes for Arc<T> {
+    fn for_class(&self, class: &NodeClass, measured: &dyn Fn(&str) -> Option<Bytes>) -> Vec<InstanceType> {
+        T::for_class(self, class, measured)
+    }
+
+    fn sold_memory(&self, instance_type: &str) -> Option<Bytes> {
+        T::sold_memory(self, instance_type)
+    }
+
+    fn region(&self) -> &str {
+        T::region(self)
+    }
 }
 
 impl InstanceTypes for Catalog {
@@ -161,6 +176,26 @@ pub struct Stats {
     pub learned_purchases: u64,
     /// Plans that the independent check refused: a bug, and nothing was bought.
     pub plans_refused: u64,
+}
+
+impl AddAssign<&Self> for Stats {
+    fn add_assign(&mut self, other: &Self) {
+        self.bought += other.bought;
+        self.launch_failures += other.launch_failures;
+        self.joined += other.joined;
+        for (reason, count) in &other.released {
+            *self.released.entry(*reason).or_default() += count;
+        }
+        for (kind, count) in &other.mismatches {
+            *self.mismatches.entry(*kind).or_default() += count;
+        }
+        self.evicted += other.evicted;
+        self.collected += other.collected;
+        self.labels_refined += other.labels_refined;
+        self.quarantined += other.quarantined;
+        self.learned_purchases += other.learned_purchases;
+        self.plans_refused += other.plans_refused;
+    }
 }
 
 /// The state machine.
@@ -291,6 +326,17 @@ impl Engine {
     #[must_use]
     pub const fn machines(&self) -> &BTreeMap<Arc<str>, Machine> {
         &self.machines
+    }
+
+    /// Nodes by name, whoever made them.
+    #[must_use]
+    pub const fn nodes(&self) -> &BTreeMap<Arc<str>, Node> {
+        &self.nodes
+    }
+
+    /// All pods that it knows of.
+    pub fn pods(&self) -> impl Iterator<Item = &Pod> {
+        self.pods.values()
     }
 
     /// Pools by name.
