@@ -165,6 +165,8 @@ pub mod assay {
     pub const HARDWARE_UNVERIFIED_TAINT: &str = "assay.dev/hardware-unverified";
     /// Taint on a node whose hardware is not what was bought.
     pub const HARDWARE_MISMATCH_TAINT: &str = "assay.dev/hardware-mismatch";
+    /// Annotation of a pool: what happens to a node whose hardware is not what was bought: `Replace`, `Taint` or `Label`.
+    pub const HARDWARE_MISMATCH_POLICY: &str = "assay.dev/hardware-mismatch-policy";
 }
 
 /// Longest label value that Kubernetes accepts.

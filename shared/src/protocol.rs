@@ -239,11 +239,23 @@ pub enum RefusalReason {
     UnexpectedKind,
     /// A datagram that belongs to no connection and opens none.
     NotQuic,
+    /// A token whose node is not the one in Hello.
+    NodeClaimMismatch,
+    /// A token that is bound to no node.
+    NodeClaimAbsent,
+    /// A token for somebody else.
+    WrongAudience,
+    /// A token of another service account than the agents'.
+    WrongServiceAccount,
+    /// A token that the API server does not vouch for: expired, forged, or of a pod that is gone.
+    TokenInvalid,
+    /// The API server could not be asked about a token.
+    ValidatorUnavailable,
 }
 
 impl RefusalReason {
     /// Every reason, so that counters exist from the start.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 20] = [
         Self::VersionMismatch,
         Self::NoCredential,
         Self::InvalidCredential,
@@ -258,6 +270,12 @@ impl RefusalReason {
         Self::TooMany,
         Self::UnexpectedKind,
         Self::NotQuic,
+        Self::NodeClaimMismatch,
+        Self::NodeClaimAbsent,
+        Self::WrongAudience,
+        Self::WrongServiceAccount,
+        Self::TokenInvalid,
+        Self::ValidatorUnavailable,
     ];
 
     /// The value of the counter's `reason` label.
@@ -278,6 +296,12 @@ impl RefusalReason {
             Self::TooMany => "too_many",
             Self::UnexpectedKind => "unexpected_kind",
             Self::NotQuic => "not_quic",
+            Self::NodeClaimMismatch => "node_claim_mismatch",
+            Self::NodeClaimAbsent => "node_claim_absent",
+            Self::WrongAudience => "wrong_audience",
+            Self::WrongServiceAccount => "wrong_service_account",
+            Self::TokenInvalid => "token_invalid",
+            Self::ValidatorUnavailable => "validator_unavailable",
         }
     }
 }

@@ -27,6 +27,8 @@ use crate::sources::{SourceArgs, Sources};
 #[command(after_help = "Examples:
   assay-agent run --scheduler assay.example.com:7443 --node-name $(hostname) \\
       --ca ca.crt --cert node.crt --key node.key
+  assay-agent run --scheduler assay.assay-system.svc --node-name $NODE_NAME \\
+      --ca ca.crt --token-file /var/run/secrets/assay/token
   assay-agent run … --once      one report, acknowledged; for checking a set-up")]
 pub struct RunArgs {
     /// Scheduler to report to; port 7443 unless given.
@@ -38,12 +40,21 @@ pub struct RunArgs {
     /// PEM file with the authority of the scheduler's certificate; read again for each connection.
     #[arg(long, value_name = "FILE", env = "ASSAY_CA")]
     pub ca: PathBuf,
+    /// File with a service-account token of this pod, in place of a certificate; read again for each connection.
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "ASSAY_TOKEN_FILE",
+        required_unless_present = "cert",
+        conflicts_with_all = ["cert", "key"]
+    )]
+    pub token_file: Option<PathBuf>,
     /// PEM file with the certificate of this node; read again for each connection.
-    #[arg(long, value_name = "FILE", env = "ASSAY_CERT")]
-    pub cert: PathBuf,
-    /// PEM file with its private key; read again for each connection.
-    #[arg(long, value_name = "FILE", env = "ASSAY_KEY")]
-    pub key: PathBuf,
+    #[arg(long, value_name = "FILE", env = "ASSAY_CERT", requires = "key")]
+    pub cert: Option<PathBuf>,
+    /// PEM file with its private key; may be the same. Read again for each connection.
+    #[arg(long, value_name = "FILE", env = "ASSAY_KEY", requires = "cert")]
+    pub key: Option<PathBuf>,
     /// Name in the scheduler's certificate, where it is not the host it is reached at.
     #[arg(long, value_name = "NAME")]
     pub server_name: Option<String>,
@@ -56,6 +67,20 @@ pub struct RunArgs {
     /// What to survey.
     #[command(flatten)]
     pub sources: SourceArgs,
+}
+
+impl RunArgs {
+    fn credentials(&self) -> anyhow::Result<Credentials> {
+        let ca = self.ca.clone();
+        match (&self.token_file, &self.cert, &self.key) {
+            (Some(token), None, None) => Ok(Credentials::TokenFile { ca, token: token.clone() }),
+            (None, Some(certificate), Some(key)) => {
+                Ok(Credentials::Files { ca, certificate: certificate.clone(), key: key.clone() })
+            }
+            // Only for a caller that is not the command line, which has its own words for it.
+            _ => anyhow::bail!("expected --token-file, or --cert and --key"),
+        }
+    }
 }
 
 /// Surveys with IMDS's answer. Lives on the threads that may block.
@@ -107,8 +132,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
         anyhow::bail!("another crypto provider is installed in this process");
     }
     let sources = args.sources.open()?;
-    let credentials =
-        Credentials::Files { ca: args.ca.clone(), certificate: args.cert.clone(), key: args.key.clone() };
+    let credentials = args.credentials()?;
     // What is wrong from the start is said at once; what goes wrong later is tried again.
     credentials.check().context("credentials")?;
     let config = LinkConfig {

@@ -1,19 +1,23 @@
-//! Certificates of the agent, and the TLS they make.
+//! What the agent proves its node with, a certificate or a token, and the TLS they make.
 //!
-//! Files are read anew for each connection: certificates are short-lived, and whoever renews them does not restart agents.
+//! Files are read anew for each connection: certificates and tokens are short-lived, and whoever renews them does not restart
+//! agents. Keys and tokens are never logged.
 
 use std::fmt;
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use assay_shared::protocol::ALPN;
+use assay_shared::protocol::{ALPN, Credential};
 use quinn::crypto::rustls::QuicClientConfig;
 use rustls::RootCertStore;
 use rustls::client::Resumption;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+
+/// Longest token that is read, bytes. One of a pod has about 1,200; the scheduler takes no longer one.
+const LONGEST_TOKEN: u64 = 8 << 10;
 
 /// What an agent shows, and whom it trusts.
 #[derive(Clone)]
@@ -24,8 +28,15 @@ pub enum Credentials {
         ca: PathBuf,
         /// Client certificate, leaf first.
         certificate: PathBuf,
-        /// Its private key.
+        /// Its private key; may be the same file, as the kubelet's is.
         key: PathBuf,
+    },
+    /// A service-account token that the kubelet keeps fresh in a file.
+    TokenFile {
+        /// PEM file with the authorities that the scheduler's certificate leads to.
+        ca: PathBuf,
+        /// The token.
+        token: PathBuf,
     },
     /// PEM texts.
     Pem {
@@ -39,7 +50,7 @@ pub enum Credentials {
 }
 
 impl fmt::Debug for Credentials {
-    /// Never shows a key.
+    /// Never shows a key or token.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Files { ca, certificate, key } => f
@@ -48,6 +59,9 @@ impl fmt::Debug for Credentials {
                 .field("certificate", certificate)
                 .field("key", key)
                 .finish(),
+            Self::TokenFile { ca, token } => {
+                f.debug_struct("TokenFile").field("ca", ca).field("token", token).finish()
+            }
             Self::Pem { .. } => f.write_str("Pem(..)"),
         }
     }
@@ -73,6 +87,14 @@ pub enum CredentialsError {
         expected: &'static str,
         /// What is wrong.
         detail: String,
+    },
+    /// A file does not hold a token.
+    #[error("{}: expected a service-account token: {detail}", path.display())]
+    Token {
+        /// Which.
+        path: PathBuf,
+        /// What is wrong; repeats nothing of it.
+        detail: &'static str,
     },
     /// rustls does not take them.
     #[error("TLS: {0}")]
@@ -114,35 +136,72 @@ impl Text {
     }
 }
 
+/// Credentials as one connection uses them.
+pub(super) struct Loaded {
+    pub(super) tls: Arc<QuicClientConfig>,
+    /// What Hello says.
+    pub(super) credential: Credential,
+}
+
+/// The token in a file, of which no more is read than a token can be long.
+fn read_token(path: &Path) -> Result<String, CredentialsError> {
+    let failed = |error| CredentialsError::File { path: path.to_owned(), error };
+    let wrong = |detail| CredentialsError::Token { path: path.to_owned(), detail };
+    let mut token = Vec::new();
+    File::open(path).and_then(|file| file.take(LONGEST_TOKEN + 1).read_to_end(&mut token)).map_err(failed)?;
+    if token.len() as u64 > LONGEST_TOKEN {
+        return Err(wrong("more than 8 KiB"));
+    }
+    let token = token.trim_ascii();
+    match std::str::from_utf8(token) {
+        Ok("") => Err(wrong("found nothing")),
+        Ok(text) if token.iter().all(u8::is_ascii_graphic) => Ok(text.to_owned()),
+        _ => Err(wrong("found something else")),
+    }
+}
+
 impl Credentials {
     /// Reads them, to see whether they can be used.
     ///
     /// # Errors
     /// Where a file cannot be read or does not hold what it should.
     pub fn check(&self) -> Result<(), CredentialsError> {
-        self.tls().map(drop)
+        self.load().map(drop)
     }
 
-    /// TLS 1.3 with these credentials and nothing else: no early data, no resumption, no roots of the system.
-    pub(super) fn tls(&self) -> Result<Arc<QuicClientConfig>, CredentialsError> {
-        let (ca, certificate, key) = match self {
+    /// Reads them for one connection.
+    pub(super) fn load(&self) -> Result<Loaded, CredentialsError> {
+        let (ca, pair, credential) = match self {
             Self::Files { ca, certificate, key } => {
-                (Text::read(ca)?, Text::read(certificate)?, Text::read(key)?)
+                let pair = (Text::read(certificate)?, Text::read(key)?);
+                (Text::read(ca)?, Some(pair), Credential::Certificate)
             }
             Self::Pem { ca, certificate, key } => {
-                (Text::given("ca", ca), Text::given("certificate", certificate), Text::given("key", key))
+                let pair = (Text::given("certificate", certificate), Text::given("key", key));
+                (Text::given("ca", ca), Some(pair), Credential::Certificate)
             }
+            Self::TokenFile { ca, token } => (Text::read(ca)?, None, Credential::Token(read_token(token)?)),
         };
+        Ok(Loaded { tls: Self::tls(&ca, pair.as_ref())?, credential })
+    }
+
+    /// TLS 1.3 with these certificates and nothing else: no early data, no resumption, no roots of the system.
+    fn tls(ca: &Text, pair: Option<&(Text, Text)>) -> Result<Arc<QuicClientConfig>, CredentialsError> {
         let mut roots = RootCertStore::empty();
         for root in ca.certificates()? {
             roots.add(root).map_err(|error| ca.wrong("certificates of an authority", error))?;
         }
         // Given, never the process's default, which panics as soon as another crate enables a second provider.
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let mut config = rustls::ClientConfig::builder_with_provider(provider)
+        let config = rustls::ClientConfig::builder_with_provider(provider)
             .with_protocol_versions(&[&rustls::version::TLS13])?
-            .with_root_certificates(roots)
-            .with_client_auth_cert(certificate.certificates()?, key.key()?)?;
+            .with_root_certificates(roots);
+        let mut config = match pair {
+            Some((certificate, key)) => {
+                config.with_client_auth_cert(certificate.certificates()?, key.key()?)?
+            }
+            None => config.with_no_client_auth(),
+        };
         config.alpn_protocols = vec![ALPN.to_vec()];
         config.resumption = Resumption::disabled();
         let config = QuicClientConfig::try_from(config)
@@ -165,6 +224,27 @@ mod tests {
         fs::write(&path, "no PEM at all").unwrap();
         let error = files.check().unwrap_err().to_string();
         assert!(error.ends_with("expected PEM with certificates: found none"), "{error}");
+    }
+
+    #[test]
+    fn a_token_is_read_anew_and_said_to_be_none_where_it_is_none() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("token");
+        fs::write(&path, "header.claims.signature\n").unwrap();
+        assert_eq!(read_token(&path).unwrap(), "header.claims.signature");
+        fs::write(&path, "header.claims.another").unwrap();
+        assert_eq!(read_token(&path).unwrap(), "header.claims.another");
+        let cases: [(&[u8], &str); 4] = [
+            (b" \n", "found nothing"),
+            (b"two words", "found something else"),
+            (b"\xff\xfe", "found something else"),
+            (&[b'x'; 8193], "more than 8 KiB"),
+        ];
+        for (bytes, expected) in cases {
+            fs::write(&path, bytes).unwrap();
+            let error = read_token(&path).unwrap_err().to_string();
+            assert_eq!(error, format!("{}: expected a service-account token: {expected}", path.display()));
+        }
     }
 
     #[test]

@@ -17,7 +17,7 @@ const CRYPTO_ERRORS: std::ops::RangeInclusive<u64> = 0x100..=0x1ff;
 /// Why a connection ended, or none came about.
 #[derive(Debug, thiserror::Error)]
 pub enum LinkError {
-    /// The certificates or key cannot be used.
+    /// The certificates, key or token cannot be used.
     #[error("credentials: {0}")]
     Credentials(#[from] CredentialsError),
     /// The scheduler's name has no address.
@@ -57,8 +57,8 @@ pub enum LinkError {
         /// Over this time.
         spread: Duration,
     },
-    /// The certificate expired during the connection.
-    #[error("the certificate expired: connecting with what there is now")]
+    /// The certificate or token expired during the connection.
+    #[error("the credential expired: connecting with what there is now")]
     CredentialExpired,
     /// The scheduler does not answer as it should.
     #[error("the scheduler breaks the protocol: {0}")]
@@ -121,9 +121,13 @@ impl LinkError {
             | Self::Protocol(_)
             | Self::Report(_)
             | Self::SurveyFailed => true,
-            Self::Refused { reason, .. } => {
-                !matches!(reason, RefusalReason::Overloaded | RefusalReason::TooMany | RefusalReason::TooSlow)
-            }
+            Self::Refused { reason, .. } => !matches!(
+                reason,
+                RefusalReason::Overloaded
+                    | RefusalReason::TooMany
+                    | RefusalReason::TooSlow
+                    | RefusalReason::ValidatorUnavailable
+            ),
             Self::Lookup { .. }
             | Self::Unreachable(_)
             | Self::Connect(_)
@@ -138,6 +142,8 @@ impl LinkError {
     pub(super) const fn patience(&self) -> Patience {
         match self {
             Self::ServerStops { spread } => Patience::Spread(*spread),
+            // Nothing is wrong with this agent, and an API server that restarts is back within seconds.
+            Self::Refused { reason: RefusalReason::ValidatorUnavailable, .. } => Patience::Usual,
             Self::Refused { .. } => Patience::Long,
             _ if self.needs_people() => Patience::Long,
             _ => Patience::Usual,

@@ -15,6 +15,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use tracing::{debug, info};
 
+use super::credentials::Loaded;
 use super::endpoint::LinkEndpoint;
 use super::error::LinkError;
 use super::reporter::Reporter;
@@ -51,11 +52,12 @@ impl Session<'_> {
         goal: Goal,
         shutdown: &mut watch::Receiver<bool>,
     ) -> Result<(), LinkError> {
+        let Loaded { tls, credential } = self.config.credentials.load()?;
         let connection = tokio::select! {
-            connection = connect(self.config, endpoint) => connection?,
+            connection = connect(self.config, tls, endpoint) => connection?,
             _ = shutdown.wait_for(|stop| *stop) => return Ok(()),
         };
-        let ended = self.report(&connection, goal, shutdown).await;
+        let ended = self.report(&connection, credential, goal, shutdown).await;
         connection.close(VarInt::from_u32(CloseCode::Leaving.number()), b"");
         ended
     }
@@ -63,10 +65,11 @@ impl Session<'_> {
     async fn report(
         &mut self,
         connection: &Connection,
+        credential: Credential,
         goal: Goal,
         shutdown: &mut watch::Receiver<bool>,
     ) -> Result<(), LinkError> {
-        let mut control = self.greet(connection).await?;
+        let mut control = self.greet(connection, credential).await?;
         let mut reader = FrameReader::default();
         let mut deadline = None;
         loop {
@@ -96,12 +99,16 @@ impl Session<'_> {
     }
 
     /// Hello and Welcome.
-    async fn greet(&mut self, connection: &Connection) -> Result<RecvStream, LinkError> {
+    async fn greet(
+        &mut self,
+        connection: &Connection,
+        credential: Credential,
+    ) -> Result<RecvStream, LinkError> {
         let hello = AgentMessage::Hello(Hello {
             protocol: PROTOCOL_VERSION,
             node_name: self.config.node.as_str().to_owned(),
             boot_id: self.reporter.boot_id(),
-            credential: Credential::Certificate,
+            credential,
         });
         let frame = hello.encode()?;
         let greeting = async {
@@ -137,9 +144,12 @@ async fn at(deadline: Option<Instant>) {
 }
 
 /// Looks the scheduler up and connects to the first of its addresses that answers.
-async fn connect(config: &LinkConfig, endpoint: &LinkEndpoint) -> Result<Connection, LinkError> {
+async fn connect(
+    config: &LinkConfig,
+    tls: Arc<QuicClientConfig>,
+    endpoint: &LinkEndpoint,
+) -> Result<Connection, LinkError> {
     let scheduler = &config.scheduler;
-    let tls = config.credentials.tls()?;
     let deadline = Instant::now() + CONNECT_DEADLINE;
     let unreachable = || LinkError::Unreachable(scheduler.clone());
     let lookup = timeout_at(deadline, lookup_host((scheduler.host(), scheduler.port()))).await;

@@ -318,6 +318,7 @@ mod tests {
             CertificateAuthenticator::new([(vec![first.certificate().clone()], NameIn::SubjectAltName)])
                 .unwrap();
         let shown = Shown {
+            claimed: &node("node-a"),
             certificates: &[der(&issued.certificate_pem)],
             credential: &Credential::Certificate,
             address: ([127, 0, 0, 1], 1).into(),
@@ -404,13 +405,15 @@ mod tests {
         for (certificate, expected) in cases {
             let certificates = [certificate];
             let address = ([127, 0, 0, 1], 1).into();
-            let shown = Shown { certificates: &certificates, credential: &Credential::Certificate, address };
+            let claimed = &node("node-a");
+            let shown =
+                Shown { claimed, certificates: &certificates, credential: &Credential::Certificate, address };
             let found = runtime.block_on(authenticator.authenticate(shown));
             let found = found.as_ref().map(|identity| identity.node.as_str()).map_err(|error| error.reason);
             assert_eq!(found, expected);
         }
-        let nothing =
-            Shown { certificates: &[], credential: &Credential::Certificate, address: ([0; 4], 1).into() };
+        let (claimed, credential) = (&node("node-a"), &Credential::Certificate);
+        let nothing = Shown { claimed, certificates: &[], credential, address: ([0; 4], 1).into() };
         let error = runtime.block_on(authenticator.authenticate(nothing)).unwrap_err();
         assert_eq!(error.reason, RefusalReason::NoCredential);
     }

@@ -1,7 +1,7 @@
-//! What the fleet server counts, and the log of what it refuses.
+//! What the fleet server counts, and the log of what it refuses or only notes.
 //!
-//! Every refusal is counted. Of each reason one a second is logged, with the number of those left out: a flood fills a
-//! counter and not a disk.
+//! Every refusal is counted, and in audit mode everything that would be one. Of each reason one a second is logged, with the
+//! number of those left out: a flood fills a counter and not a disk.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -38,6 +38,7 @@ pub struct FleetCounters {
     /// Times an address had to be proved with a Retry.
     pub retries: u64,
     refused: [u64; REASONS],
+    tolerated: [u64; REASONS],
 }
 
 impl FleetCounters {
@@ -50,6 +51,17 @@ impl FleetCounters {
     /// All refusals, by reason.
     pub fn refusals(&self) -> impl Iterator<Item = (RefusalReason, u64)> {
         RefusalReason::ALL.into_iter().zip(self.refused)
+    }
+
+    /// Agents let in without proof, for this reason.
+    #[must_use]
+    pub const fn tolerated(&self, reason: RefusalReason) -> u64 {
+        self.tolerated[reason as usize]
+    }
+
+    /// All agents let in without proof, by reason.
+    pub fn tolerations(&self) -> impl Iterator<Item = (RefusalReason, u64)> {
+        RefusalReason::ALL.into_iter().zip(self.tolerated)
     }
 
     /// Reports taken, full or delta.
@@ -70,12 +82,14 @@ pub(super) struct Counters {
     pub(super) resyncs: AtomicU64,
     pub(super) bytes: AtomicU64,
     pub(super) retries: AtomicU64,
-    refused: [Refused; REASONS],
+    refused: [Logged; REASONS],
+    tolerated: [Logged; REASONS],
     started: Instant,
 }
 
+/// A counter whose changes are logged, now and then.
 #[derive(Debug, Default)]
-struct Refused {
+struct Logged {
     count: AtomicU64,
     /// Count when the last line was logged.
     logged_count: AtomicU64,
@@ -103,6 +117,7 @@ impl Counters {
             bytes: AtomicU64::default(),
             retries: AtomicU64::default(),
             refused: Default::default(),
+            tolerated: Default::default(),
             started: Instant::now(),
         }
     }
@@ -114,32 +129,22 @@ impl Counters {
 
     /// Counts a refusal, and logs it unless one like it was logged just now.
     pub(super) fn refuse(&self, reason: RefusalReason, peer: Peer<'_>, detail: &dyn fmt::Display) {
-        let refused = &self.refused[reason as usize];
-        let count = refused.count.fetch_add(1, Relaxed) + 1;
-        let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
-        let now = self.started.elapsed();
-        let log_after = refused.log_after.load(Relaxed);
-        let next = millis(now + LOG_EVERY);
-        if millis(now) < log_after
-            || refused.log_after.compare_exchange(log_after, next, Relaxed, Relaxed).is_err()
-        {
-            return;
+        if let Some(left_out) = self.refused[reason as usize].count(self.started.elapsed()) {
+            let node = peer.shown_node();
+            warn!(reason = reason.as_str(), peer = %peer.address, node, left_out, "refused: {detail}");
         }
-        let left_out = count.saturating_sub(refused.logged_count.swap(count, Relaxed) + 1);
-        warn!(
-            reason = reason.as_str(),
-            peer = %peer.address,
-            node = peer.node.unwrap_or("-").escape_debug().to_string(),
-            left_out,
-            "refused: {detail}"
-        );
+    }
+
+    /// Counts somebody who is let in without proof, and logs it in the same way.
+    pub(super) fn tolerate(&self, reason: RefusalReason, peer: Peer<'_>, detail: &dyn fmt::Display) {
+        if let Some(left_out) = self.tolerated[reason as usize].count(self.started.elapsed()) {
+            let node = peer.shown_node();
+            warn!(reason = reason.as_str(), peer = %peer.address, node, left_out, "let in, for this is an audit: {detail}");
+        }
     }
 
     pub(super) fn snapshot(&self, connected: usize) -> FleetCounters {
-        let mut refused = [0; REASONS];
-        for (count, refused) in refused.iter_mut().zip(&self.refused) {
-            *count = refused.count.load(Relaxed);
-        }
+        let counts = |logged: &[Logged; REASONS]| logged.each_ref().map(|one| one.count.load(Relaxed));
         FleetCounters {
             connected: connected as u64,
             welcomed: self.welcomed.load(Relaxed),
@@ -150,7 +155,28 @@ impl Counters {
             resyncs: self.resyncs.load(Relaxed),
             bytes: self.bytes.load(Relaxed),
             retries: self.retries.load(Relaxed),
-            refused,
+            refused: counts(&self.refused),
+            tolerated: counts(&self.tolerated),
         }
+    }
+}
+
+impl Peer<'_> {
+    /// The name, safe in a log.
+    fn shown_node(&self) -> String {
+        self.node.unwrap_or("-").escape_debug().to_string()
+    }
+}
+
+impl Logged {
+    /// Adds one. `Some` where it is to be logged, with the number of those that were not since the last.
+    fn count(&self, now: Duration) -> Option<u64> {
+        let count = self.count.fetch_add(1, Relaxed) + 1;
+        let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        let log_after = self.log_after.load(Relaxed);
+        let next = millis(now + LOG_EVERY);
+        let free = millis(now) >= log_after
+            && self.log_after.compare_exchange(log_after, next, Relaxed, Relaxed).is_ok();
+        free.then(|| count.saturating_sub(self.logged_count.swap(count, Relaxed) + 1))
     }
 }

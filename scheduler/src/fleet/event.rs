@@ -4,8 +4,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use assay_core::engine::Event;
 use assay_shared::protocol::{Generation, Notice};
 use assay_shared::{HardwareReport, NodeName};
+
+use super::auth::Proof;
 
 /// Something that happened on the fleet link. Of one node, they come in the order in which the server decided them:
 /// between `Connected` and `Disconnected` only reports of that very connection.
@@ -43,6 +46,21 @@ pub enum FleetEvent {
     },
 }
 
+impl From<FleetEvent> for Event {
+    /// What the fleet server tells, as the engine hears it.
+    fn from(event: FleetEvent) -> Self {
+        let name = |node: &NodeName| Arc::<str>::from(node.as_str());
+        match event {
+            FleetEvent::Connected { node, .. } => Self::AgentConnected { node: name(&node) },
+            FleetEvent::Report { node, report, .. } => Self::Report { node: name(&node), report },
+            FleetEvent::Notice { node, notice } => Self::Notice { node: name(&node), notice },
+            // The newer connection speaks for the node.
+            FleetEvent::Disconnected { replaced: true, .. } => Self::Tick,
+            FleetEvent::Disconnected { node, .. } => Self::AgentLost { node: name(&node) },
+        }
+    }
+}
+
 /// An agent that is connected.
 #[derive(Debug, Clone)]
 pub struct ConnectedAgent {
@@ -54,6 +72,8 @@ pub struct ConnectedAgent {
     pub address: SocketAddr,
     /// Since when.
     pub since: Instant,
+    /// Why it is believed to be of that node.
+    pub proof: Arc<Proof>,
     /// Round-trip time of the connection.
     pub round_trip: Duration,
     /// Number of its last report.

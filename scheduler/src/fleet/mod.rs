@@ -12,6 +12,7 @@
 
 mod auth;
 pub mod ca;
+mod certificate;
 mod config;
 mod counters;
 mod datagrams;
@@ -36,9 +37,10 @@ use tokio::time::{sleep, timeout};
 use tracing::{debug, info};
 
 pub use auth::{
-    AuthError, AuthFuture, Authenticator, CertificateAuthenticator, ClientCertificates, Identity, NameIn,
-    Shown,
+    Audit, AuthError, AuthFuture, Authenticator, CertificateAuthenticator, ClientCertificates,
+    EitherAuthenticator, Identity, NameIn, Proof, Shown, TokenBinding, UNPROVED_FOR,
 };
+pub use certificate::{CertificateFiles, LOOK_EVERY, ServerCertificate};
 pub use config::{Deadlines, FleetConfig, Rate};
 pub use counters::FleetCounters;
 pub use event::{ConnectedAgent, FleetEvent};
@@ -91,7 +93,8 @@ impl FleetServer {
         events: mpsc::Sender<FleetEvent>,
     ) -> Result<FleetHandle, StartError> {
         let keys = EndpointKeys::derive(identity.key.secret_der());
-        let server = tls::server_config(&config, identity, &authenticator.client_certificates(), &keys)?;
+        let certificate = ServerCertificate::new(identity)?;
+        let server = tls::server_config(&config, &certificate, &authenticator.client_certificates(), &keys)?;
         let listen_error = |error| StartError::Listen { address: config.listen, error };
         let runtime = Arc::new(TokioRuntime);
         let socket = bind(config.listen).map_err(listen_error)?;
@@ -107,13 +110,13 @@ impl FleetServer {
             Endpoint::new_with_abstract_socket(tls::endpoint_config(&keys), Some(server), socket, runtime);
         let endpoint = endpoint.map_err(listen_error)?;
         let local_addr = endpoint.local_addr().map_err(listen_error)?;
-        let registry = Registry::new(config.remembered_nodes, config.connections);
+        let registry = Arc::new(Registry::new(config.remembered_nodes, config.connections));
         let shared = Arc::new(Shared { config, authenticator, counters, registry, events });
         let (stop, stopped) = watch::channel(false);
         let listener =
             Listener(tokio::spawn(listener::listen(endpoint.clone(), Arc::clone(&shared), stopped)));
         info!(address = %local_addr, "fleet server listens");
-        Ok(FleetHandle { endpoint, open, shared, keys, stop, listener, local_addr })
+        Ok(FleetHandle { endpoint, open, shared, certificate, stop, listener, local_addr })
     }
 }
 
@@ -138,10 +141,25 @@ pub struct FleetHandle {
     /// The socket, for as long as someone has it open.
     open: Weak<CountingSocket>,
     shared: Arc<Shared>,
-    keys: EndpointKeys,
+    certificate: ServerCertificate,
     stop: watch::Sender<bool>,
     listener: Listener,
     local_addr: SocketAddr,
+}
+
+/// Reads the counters of a fleet server.
+#[derive(Debug, Clone)]
+pub struct FleetMonitor {
+    counters: Arc<Counters>,
+    registry: Arc<Registry>,
+}
+
+impl FleetMonitor {
+    /// What the server has counted so far.
+    #[must_use]
+    pub fn counters(&self) -> FleetCounters {
+        self.counters.snapshot(self.registry.count())
+    }
 }
 
 /// The task that listens; it and its sessions end when this is dropped.
@@ -173,15 +191,25 @@ impl FleetHandle {
         self.shared.registry.connected()
     }
 
+    /// Reads the counters for as long as it is kept, also after the server has stopped.
+    #[must_use]
+    pub fn monitor(&self) -> FleetMonitor {
+        let Shared { counters, registry, .. } = &*self.shared;
+        FleetMonitor { counters: Arc::clone(counters), registry: Arc::clone(registry) }
+    }
+
+    /// The certificate it shows, to be renewed.
+    #[must_use]
+    pub const fn certificate(&self) -> &ServerCertificate {
+        &self.certificate
+    }
+
     /// Shows another certificate from now on; connections that exist are not touched.
     ///
     /// # Errors
     /// Where the certificate or key cannot be used; the old one then stays.
     pub fn renew(&self, identity: ServerIdentity) -> Result<(), TlsError> {
-        let clients = self.shared.authenticator.client_certificates();
-        let server = tls::server_config(&self.shared.config, identity, &clients, &self.keys)?;
-        self.endpoint.set_server_config(Some(server));
-        Ok(())
+        self.certificate.renew(identity)
     }
 
     /// Stops: tells the agents to come back, spread over a time that suits their number, waits for the sessions to end, and

@@ -12,6 +12,7 @@ use assay_shared::{HardwareReport, NodeName};
 use quinn::Connection;
 use tokio::sync::mpsc::{Permit, PermitIterator};
 
+use super::auth::Proof;
 use super::event::{ConnectedAgent, FleetEvent};
 
 /// Number of a session, never used twice.
@@ -54,6 +55,7 @@ struct Last {
 struct Session {
     id: SessionId,
     connection: Connection,
+    proof: Arc<Proof>,
     since: Instant,
 }
 
@@ -91,6 +93,7 @@ impl Registry {
         &self,
         node: &NodeName,
         boot: String,
+        proof: Arc<Proof>,
         connection: Connection,
         mut permits: PermitIterator<'_, FleetEvent>,
     ) -> Joined {
@@ -119,7 +122,7 @@ impl Registry {
         }
         entry.heard = now;
         let last_generation = entry.last.as_ref().map(|last| last.generation);
-        let replaced = entry.session.replace(Session { id, connection, since: now });
+        let replaced = entry.session.replace(Session { id, connection, proof, since: now });
         if replaced.is_some() {
             send(FleetEvent::Disconnected { node: node.clone(), replaced: true });
         } else {
@@ -202,6 +205,7 @@ impl Registry {
                 boot: entry.boot.clone(),
                 address: session.connection.remote_address(),
                 since: session.since,
+                proof: Arc::clone(&session.proof),
                 round_trip: session.connection.rtt(),
                 generation: entry.last.as_ref().map(|last| last.generation),
                 report: entry.last.as_ref().map(|last| Arc::clone(&last.report)),

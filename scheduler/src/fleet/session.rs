@@ -21,7 +21,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant as Deadline, sleep_until, timeout, timeout_at};
 use tracing::{debug, info};
 
-use super::auth::{Authenticator, Shown};
+use super::auth::{AuthError, Authenticator, Identity, Proof, Shown};
 use super::config::FleetConfig;
 use super::counters::{Counters, Peer};
 use super::event::FleetEvent;
@@ -41,7 +41,7 @@ pub(super) struct Shared {
     pub(super) config: FleetConfig,
     pub(super) authenticator: Arc<dyn Authenticator>,
     pub(super) counters: Arc<Counters>,
-    pub(super) registry: Registry,
+    pub(super) registry: Arc<Registry>,
     pub(super) events: mpsc::Sender<FleetEvent>,
 }
 
@@ -72,6 +72,12 @@ impl End {
 impl From<ConnectionError> for End {
     fn from(_: ConnectionError) -> Self {
         Self::Gone
+    }
+}
+
+impl From<AuthError> for End {
+    fn from(AuthError { reason, detail }: AuthError) -> Self {
+        Self::refused(reason, detail)
     }
 }
 
@@ -134,10 +140,12 @@ pub(super) async fn serve(shared: &Shared, connection: Connection) {
 
 /// Hello, Welcome, reports: up to whatever ends it.
 async fn session(shared: &Shared, connection: &Connection, known: &mut Known) -> Result<Infallible, End> {
-    let (node, boot, expires) = greet(shared, connection, known).await?;
+    let Greeted { identity, boot, expires } = greet(shared, connection, known).await?;
+    let Identity { node, proof, .. } = identity;
     let backlog = timeout(shared.config.deadlines.backlog, shared.events.reserve_many(EVENTS_OF_JOIN));
     let permits = backlog.await.map_err(|_| behind())?.map_err(|_| End::Gone)?;
-    let joined = shared.registry.join(&node, boot, connection.clone(), permits);
+    let proof = Arc::new(proof);
+    let joined = shared.registry.join(&node, boot, Arc::clone(&proof), connection.clone(), permits);
     let agent = known.agent.insert(Agent { node, session: joined.id }).clone();
     if let Some(old) = joined.replaced {
         Counters::count(&shared.counters.replaced);
@@ -150,7 +158,7 @@ async fn session(shared: &Shared, connection: &Connection, known: &mut Known) ->
     let welcome =
         ServerMessage::Welcome { report_interval_seconds: interval, last_generation: joined.last_generation };
     send_message(shared, &mut known.control, &welcome).await?;
-    debug!(node = %agent.node, peer = %connection.remote_address(), "agent connected");
+    debug!(node = %agent.node, peer = %connection.remote_address(), %proof, "agent connected");
     reports(shared, connection, &mut known.control, &agent, expires).await
 }
 
@@ -175,12 +183,16 @@ async fn refuse(connection: &Connection, control: Option<SendStream>, refusal: R
     close(connection, CloseCode::Refused(reason), &detail);
 }
 
-/// Reads Hello and finds out who it is: node, boot, and when the credential expires.
-async fn greet(
-    shared: &Shared,
-    connection: &Connection,
-    known: &mut Known,
-) -> Result<(NodeName, String, Option<Deadline>), End> {
+/// An agent that has said Hello, and who it is.
+struct Greeted {
+    identity: Identity,
+    boot: String,
+    /// When the connection ends, since its credential is no longer believed.
+    expires: Option<Deadline>,
+}
+
+/// Reads Hello and finds out who it is.
+async fn greet(shared: &Shared, connection: &Connection, known: &mut Known) -> Result<Greeted, End> {
     let late = || End::refused(RefusalReason::NoHello, "no Hello in time");
     let deadline = Deadline::now() + shared.config.deadlines.hello;
     let (send, mut receive) = timeout_at(deadline, connection.accept_bi()).await.map_err(|_| late())??;
@@ -193,18 +205,20 @@ async fn greet(
     known.named = Some(hello.node_name.chars().take(64).collect());
     let authenticated =
         timeout(shared.config.deadlines.message, authenticate(shared, connection, &hello)).await;
-    let (node, expires) = authenticated.map_err(|_| {
+    let identity = authenticated.map_err(|_| {
         End::refused(RefusalReason::Overloaded, "the credential could not be checked in time")
     })??;
-    Ok((node, hello.boot_id, expires))
+    if let Proof::Missing(AuthError { reason, detail }) = &identity.proof {
+        let peer = Peer { address: connection.remote_address(), node: Some(identity.node.as_str()) };
+        shared.counters.tolerate(*reason, peer, detail);
+    }
+    let left = identity.valid_until.map(|until| until.duration_since(SystemTime::now()).unwrap_or_default());
+    let expires = left.filter(|left| *left < LONGEST_TIMER).map(|left| Deadline::now() + left);
+    Ok(Greeted { identity, boot: hello.boot_id, expires })
 }
 
 /// Checks Hello against what the connection proves.
-async fn authenticate(
-    shared: &Shared,
-    connection: &Connection,
-    hello: &Hello,
-) -> Result<(NodeName, Option<Deadline>), End> {
+async fn authenticate(shared: &Shared, connection: &Connection, hello: &Hello) -> Result<Identity, End> {
     if hello.protocol != PROTOCOL_VERSION {
         let detail = format!("protocol version {}: this server speaks {PROTOCOL_VERSION}", hello.protocol);
         return Err(End::refused(RefusalReason::VersionMismatch, detail));
@@ -223,21 +237,16 @@ async fn authenticate(
         .peer_identity()
         .and_then(|identity| identity.downcast::<Vec<CertificateDer<'static>>>().ok());
     let shown = Shown {
+        claimed: &claimed,
         certificates: chain.as_deref().map_or(&[], Vec::as_slice),
         credential: &hello.credential,
         address: connection.remote_address(),
     };
-    let identity = shared.authenticator.authenticate(shown).await;
-    let identity = identity.map_err(|error| End::refused(error.reason, error.detail))?;
+    let identity = shared.authenticator.authenticate(shown).await?;
     if identity.node != claimed {
-        return Err(End::refused(
-            RefusalReason::NodeMismatch,
-            format!("the credential is of node {}, Hello names {claimed}", identity.node),
-        ));
+        return Err(identity.is_not(&claimed).into());
     }
-    let left = identity.valid_until.map(|until| until.duration_since(SystemTime::now()).unwrap_or_default());
-    let expires = left.filter(|left| *left < LONGEST_TIMER).map(|left| Deadline::now() + left);
-    Ok((identity.node, expires))
+    Ok(identity)
 }
 
 /// Takes messages until something ends the session.

@@ -19,6 +19,7 @@ use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::auth::ClientCertificates;
+use super::certificate::ServerCertificate;
 use super::config::FleetConfig;
 use super::datagrams::{EndpointKeys, QUIC_VERSION_1};
 
@@ -89,7 +90,12 @@ impl ServerIdentity {
         Self::parse(&chain, &certificate.display().to_string(), &private, &key.display().to_string())
     }
 
-    fn parse(chain: &[u8], chain_name: &str, key: &[u8], key_name: &str) -> Result<Self, TlsError> {
+    pub(super) fn parse(
+        chain: &[u8],
+        chain_name: &str,
+        key: &[u8],
+        key_name: &str,
+    ) -> Result<Self, TlsError> {
         let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| TlsError::Pem {
             what: key_name.to_owned(),
             expected: "a private key",
@@ -125,7 +131,7 @@ pub(super) fn root_store(certificates: &[CertificateDer<'static>]) -> Result<Arc
     Ok(Arc::new(roots))
 }
 
-fn crypto(identity: ServerIdentity, clients: &ClientCertificates) -> Result<QuicServerConfig, TlsError> {
+fn crypto(shown: &ServerCertificate, clients: &ClientCertificates) -> Result<QuicServerConfig, TlsError> {
     let tls = |error: &dyn fmt::Display| TlsError::Tls(error.to_string());
     let builder = rustls::ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13])
@@ -143,7 +149,7 @@ fn crypto(identity: ServerIdentity, clients: &ClientCertificates) -> Result<Quic
             builder.with_client_cert_verifier(verifier.build().map_err(|error| tls(&error))?)
         }
     };
-    let mut config = builder.with_single_cert(identity.chain, identity.key).map_err(|error| tls(&error))?;
+    let mut config = builder.with_cert_resolver(shown.resolver());
     config.alpn_protocols = vec![ALPN.to_vec()];
     // Early data can be replayed, and resumption would skip the certificate: every connection proves itself anew.
     config.max_early_data_size = 0;
@@ -169,14 +175,14 @@ fn transport(segmentation_offload: bool) -> TransportConfig {
     transport
 }
 
-/// The server's side of every connection, for this identity.
+/// The server's side of every connection.
 pub(super) fn server_config(
     config: &FleetConfig,
-    identity: ServerIdentity,
+    shown: &ServerCertificate,
     clients: &ClientCertificates,
     keys: &EndpointKeys,
 ) -> Result<quinn::ServerConfig, TlsError> {
-    let crypto = Arc::new(crypto(identity, clients)?);
+    let crypto = Arc::new(crypto(shown, clients)?);
     let mut server = quinn::ServerConfig::new(crypto, Arc::new(keys.tokens.clone()));
     server
         .transport_config(Arc::new(transport(config.segmentation_offload)))

@@ -1,13 +1,8 @@
-//! Who an agent is: from what it shows to the one node it may report about.
+//! Client certificates: the development authority's, and those of kubelets.
 
-use std::fmt;
-use std::future::Future;
-use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, UNIX_EPOCH};
 
-use assay_shared::NodeName;
 use assay_shared::protocol::{Credential, RefusalReason};
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
@@ -15,71 +10,13 @@ use rustls_pki_types::{CertificateDer, UnixTime};
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::X509Certificate;
 
-use super::tls::{TlsError, provider, root_store};
+use super::super::tls::{TlsError, provider, root_store};
+use super::{AuthError, AuthFuture, Authenticator, ClientCertificates, Identity, Proof, Shown};
 
 /// Prefix of the common name of a kubelet's certificate.
 const KUBELET_USER: &str = "system:node:";
 /// Organisation of a kubelet's certificate.
 const KUBELET_GROUP: &str = "system:nodes";
-
-/// Decides which node a connection may report about.
-pub trait Authenticator: fmt::Debug + Send + Sync + 'static {
-    /// Which client certificates TLS asks for.
-    fn client_certificates(&self) -> ClientCertificates;
-
-    /// The node that what is shown belongs to. That Hello names the same node is checked by the caller.
-    fn authenticate<'a>(&'a self, shown: Shown<'a>) -> AuthFuture<'a>;
-}
-
-/// Answer of an [`Authenticator`], which may have to ask the API server.
-pub type AuthFuture<'a> = Pin<Box<dyn Future<Output = Result<Identity, AuthError>> + Send + 'a>>;
-
-/// Client certificates that TLS asks for.
-#[derive(Debug, Clone)]
-pub enum ClientCertificates {
-    /// None: agents show tokens.
-    None,
-    /// One that leads to these roots, or no connection.
-    Required(Vec<CertificateDer<'static>>),
-    /// One that leads to these roots, or none.
-    Optional(Vec<CertificateDer<'static>>),
-}
-
-/// What an agent shows of itself.
-#[derive(Debug, Clone, Copy)]
-pub struct Shown<'a> {
-    /// The chain of the handshake, verified by TLS; empty without a client certificate.
-    pub certificates: &'a [CertificateDer<'static>],
-    /// The credential in Hello.
-    pub credential: &'a Credential,
-    /// Where it comes from.
-    pub address: SocketAddr,
-}
-
-/// A proven identity.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Identity {
-    /// The node it may report about.
-    pub node: NodeName,
-    /// When the proof expires; the connection ends then.
-    pub valid_until: Option<SystemTime>,
-}
-
-/// Why nothing is proven.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{detail}")]
-pub struct AuthError {
-    /// What is counted.
-    pub reason: RefusalReason,
-    /// What is logged, and told to the agent. Holds no secret.
-    pub detail: String,
-}
-
-impl AuthError {
-    fn invalid(detail: impl Into<String>) -> Self {
-        Self { reason: RefusalReason::InvalidCredential, detail: detail.into() }
-    }
-}
 
 /// Where a certificate authority puts the node's name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -141,7 +78,8 @@ impl CertificateAuthenticator {
         };
         let node = name.parse().map_err(|error| AuthError::invalid(format!("certificate: {error}")))?;
         let seconds = u64::try_from(certificate.validity().not_after.timestamp()).unwrap_or(0);
-        Ok(Identity { node, valid_until: UNIX_EPOCH.checked_add(Duration::from_secs(seconds)) })
+        let valid_until = UNIX_EPOCH.checked_add(Duration::from_secs(seconds));
+        Ok(Identity { node, valid_until, proof: Proof::Certificate })
     }
 }
 
