@@ -8,8 +8,11 @@
 //! All deciding is in `assay-core`; here are the drivers and the command line.
 
 pub mod cli;
+pub mod cloud;
 pub mod demo;
 pub mod fleet;
 pub mod kube;
 pub mod manifest;
+mod quantities;
 pub mod sim;
+pub mod web;

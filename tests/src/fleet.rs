@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use anyhow::{Context, bail};
 use assay_agent::link::{Credentials, LinkConfig, LinkEndpoint, Reconnect, report_once};
 use assay_scheduler::fleet::ca::{AGENT_VALIDITY, DevCa, Issued, SERVER_VALIDITY};
 use assay_scheduler::fleet::{
-    CertificateAuthenticator, FleetConfig, FleetEvent, FleetHandle, FleetServer, NameIn, Rate,
+    Authenticator, CertificateAuthenticator, FleetConfig, FleetEvent, FleetHandle, FleetServer, NameIn, Rate,
 };
 use assay_shared::protocol::{ALPN, AgentMessage, Credential, Hello, PROTOCOL_VERSION, ServerMessage};
 use assay_shared::wire::{FrameReader, Message};
@@ -87,15 +88,28 @@ pub struct Fleet {
 }
 
 impl Fleet {
-    /// Starts a server.
+    /// Starts a server that takes certificates of its authority.
     ///
     /// # Errors
     /// It does not start.
     pub fn start(config: FleetConfig) -> anyhow::Result<Self> {
         let ca = DevCa::create()?;
+        let authenticator = certificates_of(&ca)?;
+        Self::start_with(config, ca, authenticator)
+    }
+
+    /// Starts a server that takes what `authenticator` takes.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub fn start_with(
+        config: FleetConfig,
+        ca: DevCa,
+        authenticator: Arc<dyn Authenticator>,
+    ) -> anyhow::Result<Self> {
         let identity = ca.issue_server(&["127.0.0.1"], SERVER_VALIDITY)?;
         let (events, receiver) = mpsc::channel(1024);
-        let server = serve(config, &ca, &identity, events)?;
+        let server = FleetServer::start(config, identity.server_identity()?, authenticator, events)?;
         Ok(Self { ca, server, events: receiver, identity })
     }
 
@@ -121,6 +135,17 @@ impl Fleet {
     pub fn agent(&self, node: &str) -> anyhow::Result<LinkConfig> {
         let issued = self.ca.issue_agent(&node.parse()?, AGENT_VALIDITY)?;
         agent(&self.ca, &issued, node, self.server.local_addr())
+    }
+
+    /// An agent of this node that shows the token in a file.
+    ///
+    /// # Errors
+    /// The node has no valid name, or the authority's certificate cannot be written beside the token.
+    pub fn agent_with_token(&self, node: &str, token: &Path) -> anyhow::Result<LinkConfig> {
+        let ca = token.with_file_name("ca.crt");
+        std::fs::write(&ca, self.ca.certificate_pem())?;
+        let credentials = Credentials::TokenFile { ca, token: token.to_owned() };
+        link(credentials, node, self.server.local_addr())
     }
 
     /// A client of this node that does what a test tells it.
@@ -152,9 +177,13 @@ pub fn serve(
     identity: &Issued,
     events: mpsc::Sender<FleetEvent>,
 ) -> anyhow::Result<FleetHandle> {
-    let authenticator =
-        CertificateAuthenticator::new([(vec![ca.certificate().clone()], NameIn::SubjectAltName)])?;
-    Ok(FleetServer::start(config, identity.server_identity()?, Arc::new(authenticator), events)?)
+    Ok(FleetServer::start(config, identity.server_identity()?, certificates_of(ca)?, events)?)
+}
+
+/// Takes the certificates that an authority issues to agents.
+fn certificates_of(ca: &DevCa) -> anyhow::Result<Arc<dyn Authenticator>> {
+    let roots = vec![ca.certificate().clone()];
+    Ok(Arc::new(CertificateAuthenticator::new([(roots, NameIn::SubjectAltName)])?))
 }
 
 /// An agent with this certificate, that comes back at once.
@@ -162,15 +191,20 @@ pub fn serve(
 /// # Errors
 /// The node has no valid name.
 pub fn agent(ca: &DevCa, issued: &Issued, node: &str, server: SocketAddr) -> anyhow::Result<LinkConfig> {
+    let credentials = Credentials::Pem {
+        ca: ca.certificate_pem().to_owned(),
+        certificate: issued.certificate_pem.clone(),
+        key: issued.key_pem.clone(),
+    };
+    link(credentials, node, server)
+}
+
+fn link(credentials: Credentials, node: &str, server: SocketAddr) -> anyhow::Result<LinkConfig> {
     Ok(LinkConfig {
         scheduler: server.to_string().parse()?,
         server_name: None,
         node: node.parse()?,
-        credentials: Credentials::Pem {
-            ca: ca.certificate_pem().to_owned(),
-            certificate: issued.certificate_pem.clone(),
-            key: issued.key_pem.clone(),
-        },
+        credentials,
         interval: Some(Duration::from_millis(20)),
         reconnect: Reconnect { first: Duration::from_millis(20), longest: Duration::from_millis(200) },
     })

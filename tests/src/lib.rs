@@ -1,9 +1,13 @@
-//! What end-to-end tests share: a real Kubernetes control plane, the built programs, the machines of `tests/machines`, plans made in
-//! this process, and comparing JSON.
+//! What end-to-end tests share: a real Kubernetes control plane and `assay serve` in it, the built programs, the machines of
+//! `tests/machines`, plans made in this process, an API server for tokens, schemas, and comparing JSON.
 
 pub mod control_plane;
 pub mod fleet;
 pub mod json;
 pub mod machines;
+pub mod objects;
 pub mod planned;
 pub mod programs;
+pub mod schema;
+pub mod serving;
+pub mod token_reviews;

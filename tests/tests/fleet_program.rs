@@ -9,7 +9,7 @@ use std::process::{Command, Output, Stdio};
 
 use anyhow::Context;
 use assay_scheduler::fleet::FleetEvent;
-use assay_scheduler::fleet::ca::AGENT_VALIDITY;
+use assay_scheduler::fleet::ca::{AGENT_VALIDITY, DevCa};
 use assay_tests::fleet::{Fleet, config, within};
 use assay_tests::programs::program;
 
@@ -107,6 +107,33 @@ async fn what_it_is_given_is_checked_before_anything_else() -> anyhow::Result<()
         assert_eq!(done.status.code(), Some(2), "{option:?}");
         let said = String::from_utf8(done.stderr)?;
         assert!(said.starts_with(expected) && said.lines().count() == 1, "{option:?}: {said}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn it_shows_a_certificate_or_a_token_and_says_what_is_missing() -> anyhow::Result<()> {
+    let directory = tempfile::tempdir()?;
+    let ca = DevCa::create()?;
+    let path = directory.path().join("ca.crt");
+    std::fs::write(&path, ca.certificate_pem())?;
+    let path = path.to_str().unwrap();
+    let cases: [(&[&str], &str); 5] = [
+        (&[], "--token-file"),
+        (&["--cert", "x"], "--key"),
+        (&["--key", "x"], "--token-file"),
+        (&["--token-file", "x", "--cert", "x", "--key", "x"], "cannot be used with"),
+        (&["--token-file", "/dev/null"], "/dev/null: expected a service-account token: found nothing"),
+    ];
+    for (options, expected) in cases {
+        let mut command = Command::new(program("assay-agent", "assay-agent")?);
+        command
+            .args(["run", "--node-name", "node-a", "--scheduler", "127.0.0.1:1", "--ca", path])
+            .args(options);
+        let done = output(command).await?;
+        assert_eq!(done.status.code(), Some(2), "{options:?}");
+        let said = String::from_utf8(done.stderr)?;
+        assert!(said.contains(expected) && said.lines().count() == 1, "{options:?}: {said}");
     }
     Ok(())
 }

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::Answer;
 use super::output::{self, API_VERSION, Format, Table};
-use super::plan::quantities;
+use crate::quantities::quantities;
 
 /// Which catalogue to use.
 #[derive(Debug, clap::Args)]

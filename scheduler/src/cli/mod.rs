@@ -3,11 +3,13 @@
 //! Exit codes: 0 on success, 1 where the answer is no, 2 on bad usage or bad input, with one line on standard error.
 
 mod catalog;
+mod crds;
 mod demo;
 pub(crate) mod narration;
 mod output;
 mod plan;
 mod profiles;
+mod serve;
 mod simulate;
 
 use std::io::{self, Write};
@@ -40,6 +42,11 @@ enum Command {
     Simulate(simulate::Arguments),
     /// Show what could be bought, and how much of it pods would get.
     Catalog(catalog::Arguments),
+    /// Run a cluster: watch it, buy and release machines for it, and take the reports of its agents.
+    Serve(Box<serve::Arguments>),
+    /// Print the CustomResourceDefinitions of Assay's kinds.
+    #[command(hide = true)]
+    Crds(crds::Arguments),
 }
 
 /// What a command has to say when it is done.
@@ -63,6 +70,8 @@ pub fn main() -> ExitCode {
         Command::Simulate(arguments) => simulate::run(&arguments, &mut out),
         Command::Plan(arguments) => plan::run(&arguments, &mut out),
         Command::Catalog(arguments) => catalog::run(&arguments, &mut out),
+        Command::Serve(arguments) => serve::run(&arguments),
+        Command::Crds(arguments) => crds::run(&arguments, &mut out),
     };
     let result = result.and_then(|answer| {
         out.flush()?;

@@ -3,8 +3,6 @@
 mod document;
 mod table;
 
-pub(super) use document::quantities;
-
 use std::io::Write;
 use std::path::PathBuf;
 use std::time::Instant;

@@ -4,4 +4,10 @@
 
 pub mod api;
 pub mod client;
+pub mod driver;
+pub mod fleet;
+pub mod lease;
 pub mod observe;
+pub mod sim;
+pub mod token_review;
+pub mod write;

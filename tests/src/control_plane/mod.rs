@@ -13,7 +13,7 @@ pub mod clients;
 mod components;
 mod failure;
 mod go;
-mod ports;
+pub(crate) mod ports;
 pub mod processes;
 pub mod shared;
 mod waiting;

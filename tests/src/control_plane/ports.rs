@@ -13,7 +13,7 @@ const FIRST: u16 = 16_384;
 const LAST: u16 = 32_000;
 
 /// A port that nobody listens on now. Where another takes it before it is used, the user sees [`TAKEN`] and asks again.
-pub(super) fn free() -> anyhow::Result<u16> {
+pub(crate) fn free() -> anyhow::Result<u16> {
     let range = u64::from(LAST - FIRST);
     // The standard library's own randomness, so that tests running side by side seldom try the same port.
     let start = RandomState::new().hash_one(FIRST) % range;

@@ -4,15 +4,13 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use assay_core::catalog::CapacityType;
-use assay_core::model::{
-    InstanceTypeOption, Plan, PlannedClaim, PodId, PoolReason, ResourceList, RuledOut, Snapshot,
-};
+use assay_core::model::{InstanceTypeOption, Plan, PlannedClaim, PodId, PoolReason, RuledOut, Snapshot};
 use assay_core::requirement::Requirement;
-use assay_shared::Quantity;
-use assay_shared::units::{Bytes, MilliCpu};
+use assay_shared::units::Bytes;
 use serde::Serialize;
 
 use crate::cli::output::API_VERSION;
+use crate::quantities::quantities;
 
 /// The document.
 #[derive(Debug, Serialize)]
@@ -190,24 +188,6 @@ fn explanation(snapshot: &Snapshot, claim: &PlannedClaim) -> Explanation {
         alternatives: why.next.into_iter().map(alternative).collect(),
         ruled_out: why.ruled_out.into_iter().map(excluded).collect(),
     }
-}
-
-/// Amounts in Kubernetes' canonical form, by resource name; what is zero is left out.
-pub(in crate::cli) fn quantities(list: &ResourceList) -> BTreeMap<String, String> {
-    let bytes = |amount: u64| Quantity::from(Bytes(amount)).to_string();
-    let common = [
-        ("cpu", list.cpu.0, Quantity::from(MilliCpu(list.cpu.0)).to_string()),
-        ("memory", list.memory.0, bytes(list.memory.0)),
-        ("ephemeral-storage", list.ephemeral_storage.0, bytes(list.ephemeral_storage.0)),
-        ("pods", list.pods, list.pods.to_string()),
-    ];
-    let common = common.into_iter().filter(|(_, amount, _)| *amount > 0);
-    let mut amounts: BTreeMap<_, _> = common.map(|(name, _, text)| (name.to_owned(), text)).collect();
-    amounts.extend(list.extended.iter().map(|(name, amount)| {
-        let text = if name.starts_with("hugepages-") { bytes(*amount) } else { amount.to_string() };
-        (name.clone(), text)
-    }));
-    amounts
 }
 
 /// Most memory this process ever had resident; zero where the system does not tell.

@@ -1,0 +1,284 @@
+//! The driver: one loop in which the engine hears what happened, decides, and has it carried out.
+//!
+//! ```text
+//!  observer (cluster) ----\
+//!  fleet (reports) --------+--> Driver: Engine::handle, Engine::advance --> writer --> API server, cloud
+//!  writer, cloud (answers)-/        ^
+//!  lease (leads or follows) --------+
+//! ```
+//!
+//! Whoever takes the lead makes a new engine and hands it everything that is known: a failover is a restart, and a restart is
+//! no special case. Whoever follows keeps the observer's store and the reports of agents, and decides nothing.
+//!
+//! The engine is what takes time, so the loop runs on a thread of its own; watches, links and writes go on beside it.
+
+mod clock;
+mod counted;
+mod records;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use assay_core::engine::{Effect, Engine, Event, Instance};
+use assay_core::profile::ProfileStore;
+use kube::Client;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+use tracing::{info, warn};
+
+use super::lease::Leadership;
+use super::observe::Observer;
+use super::write::{Gate, Writer};
+use crate::cloud::Cloud;
+use crate::fleet::FleetEvent;
+use crate::web::{Condition, Health, Metrics};
+use clock::Clock;
+use records::{Record, RecordWriter, Records, Reported};
+
+/// How often the cloud is asked for all VMs (Karpenter's garbage collection).
+const INSTANCES_EVERY: Duration = Duration::from_secs(120);
+/// How often what is on record is compared with what is known.
+const RECORDS_EVERY: Duration = Duration::from_secs(1);
+/// With nothing due, the loop turns this often.
+const IDLE: Duration = Duration::from_secs(30);
+
+/// Makes an engine that knows nothing of the cluster yet.
+pub type MakeEngine = Box<dyn Fn(ProfileStore) -> Engine + Send>;
+
+/// What the driver is made of.
+pub struct Parts {
+    /// Client for what the driver writes itself.
+    pub client: Client,
+    /// What happens in the cluster.
+    pub observer: Observer,
+    /// What agents tell.
+    pub fleet: mpsc::Receiver<FleetEvent>,
+    /// What comes of writes.
+    pub answers: mpsc::Receiver<Event>,
+    /// Where the cloud's lists are answered to.
+    pub answer: mpsc::Sender<Event>,
+    /// Whether this scheduler decides.
+    pub leadership: watch::Receiver<Leadership>,
+    /// What carries effects out.
+    pub writer: Writer,
+    /// Where VMs come from.
+    pub cloud: Arc<dyn Cloud>,
+    /// Makes engines.
+    pub make: MakeEngine,
+    /// Whether the loop lives.
+    pub health: Health,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+}
+
+impl fmt::Debug for Parts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Parts").finish_non_exhaustive()
+    }
+}
+
+/// The driver.
+pub struct Driver {
+    parts: Parts,
+    clock: Clock,
+    engine: Option<Led>,
+    reports: BTreeMap<Arc<str>, Reported>,
+    records: Records,
+    /// Records that are being written.
+    writing: Option<JoinHandle<Vec<Record>>>,
+}
+
+impl fmt::Debug for Driver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Driver").field("leads", &self.engine.is_some()).finish_non_exhaustive()
+    }
+}
+
+/// The engine of a term.
+struct Led {
+    term: u64,
+    engine: Engine,
+}
+
+impl Driver {
+    /// A driver that has not begun.
+    pub async fn new(parts: Parts) -> Self {
+        let clock = Clock::of_server(&parts.client).await;
+        Self {
+            parts,
+            clock,
+            engine: None,
+            reports: BTreeMap::new(),
+            records: Records::default(),
+            writing: None,
+        }
+    }
+
+    /// Runs until `stop` turns true.
+    pub async fn run(mut self, mut stop: watch::Receiver<bool>) {
+        let mut instances = interval(INSTANCES_EVERY);
+        let mut records = interval(RECORDS_EVERY);
+        for timer in [&mut instances, &mut records] {
+            timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        }
+        while !*stop.borrow() {
+            let due = self.engine.as_ref().and_then(|led| led.engine.next_wakeup());
+            let until = due.map_or_else(|| Instant::now() + IDLE, |at| self.clock.instant(at));
+            tokio::select! {
+                events = self.parts.observer.next() => self.observed(events),
+                Some(event) = self.parts.fleet.recv() => self.fleet(event),
+                Some(answer) = self.parts.answers.recv() => self.answered(answer),
+                changed = self.parts.leadership.changed() => if changed.is_err() { break },
+                _ = instances.tick() => self.list_instances(),
+                _ = records.tick() => self.write_records().await,
+                () = sleep_until(until) => {}
+                _ = stop.changed() => {}
+            }
+            // Everything at hand is one decision.
+            while let Ok(event) = self.parts.fleet.try_recv() {
+                self.fleet(event);
+            }
+            while let Ok(answer) = self.parts.answers.try_recv() {
+                self.answered(answer);
+            }
+            self.lead_or_follow().await;
+            self.decide();
+            self.parts.health.turned();
+        }
+    }
+
+    /// Makes or drops the engine as the lease says.
+    async fn lead_or_follow(&mut self) {
+        let synced = self.parts.observer.store().is_synced();
+        self.parts.health.set(Condition::CachesSynced, synced);
+        self.parts.metrics.synced(synced);
+        let term = self.parts.leadership.borrow().term(Instant::now());
+        if self.engine.as_ref().map(|led| led.term) == term {
+            return;
+        }
+        self.parts.metrics.leads(term.is_some());
+        let Some(term) = term.filter(|_| synced) else {
+            if self.engine.take().is_some() {
+                warn!("decides no more");
+            }
+            return;
+        };
+        // Nothing that an earlier term left at hand is true for sure.
+        self.clock = Clock::of_server(&self.parts.client).await;
+        self.records = Records::default();
+        self.writing = None;
+        let mut engine = (self.parts.make)(self.record_writer().profiles().await);
+        let now = self.clock.now();
+        while self.parts.answers.try_recv().is_ok() {}
+        let known = self.parts.observer.replay();
+        let count = known.len();
+        for event in known {
+            engine.handle(now, event);
+        }
+        for (node, reported) in &self.reports {
+            engine.handle(now, Event::AgentConnected { node: Arc::clone(node) });
+            let report = Arc::clone(&reported.report);
+            engine.handle(now, Event::Report { node: Arc::clone(node), report });
+        }
+        info!(term, objects = count, reports = self.reports.len(), "decides");
+        self.engine = Some(Led { term, engine });
+        self.list_instances();
+    }
+
+    fn observed(&mut self, events: Vec<Event>) {
+        for event in events {
+            match &event {
+                Event::NodeDeleted(node) => {
+                    self.parts.writer.forget_node(node);
+                    self.records.forget_node(node);
+                    self.reports.remove(node);
+                }
+                Event::PoolDeleted(pool) => self.parts.writer.forget_pool(pool),
+                _ => {}
+            }
+            self.hear(event);
+        }
+    }
+
+    fn fleet(&mut self, event: FleetEvent) {
+        let now = self.clock.now();
+        if let FleetEvent::Report { node, report, .. } = &event {
+            let reported = Reported { report: Arc::clone(report), at: now };
+            self.reports.insert(node.as_str().into(), reported);
+        }
+        self.hear(event.into());
+    }
+
+    fn answered(&mut self, answer: Event) {
+        counted::answer(&self.parts.metrics, &answer);
+        self.hear(answer);
+    }
+
+    /// Tells the engine, where there is one.
+    fn hear(&mut self, event: Event) {
+        let now = self.clock.now();
+        if let Some(led) = &mut self.engine {
+            led.engine.handle(now, event);
+        }
+    }
+
+    fn decide(&mut self) {
+        let Some(led) = &mut self.engine else { return };
+        let now = self.clock.now();
+        let effects = led.engine.advance(now);
+        for effect in effects {
+            counted::effect(&self.parts.metrics, &effect, &led.engine, now);
+            if let Effect::ReleaseClaim { node: Some(node), .. } = &effect {
+                self.reports.remove(node);
+            }
+            self.parts.writer.carry_out(led.term, effect, &led.engine);
+        }
+        if self.parts.metrics.wants_sample() {
+            self.parts.metrics.sample(counted::sample(&led.engine, now));
+        }
+    }
+
+    /// Asks the cloud which VMs there are; the answer comes as an event.
+    fn list_instances(&self) {
+        if self.engine.is_none() {
+            return;
+        }
+        let (cloud, answer, asked) =
+            (Arc::clone(&self.parts.cloud), self.parts.answer.clone(), self.clock.now());
+        tokio::spawn(async move {
+            match cloud.list().await {
+                Ok(vms) => {
+                    let instance = |vm: crate::cloud::Instance| Instance {
+                        claim: vm.claim,
+                        provider_id: vm.provider_id,
+                        created: vm.created,
+                    };
+                    let instances = vms.into_iter().map(instance).collect();
+                    let _ = answer.send(Event::InstancesListed { asked, instances }).await;
+                }
+                Err(error) => warn!(%error, "the cloud does not list its VMs"),
+            }
+        });
+    }
+
+    fn record_writer(&self) -> RecordWriter {
+        RecordWriter::new(self.parts.client.clone(), Gate::new(self.parts.leadership.clone()))
+    }
+
+    /// Puts on record what has changed, beside the loop.
+    async fn write_records(&mut self) {
+        if let Some(writing) = self.writing.take_if(|writing| writing.is_finished()) {
+            for written in writing.await.unwrap_or_default() {
+                self.records.note(written, self.clock.now());
+            }
+        }
+        let Some(led) = self.engine.as_ref().filter(|_| self.writing.is_none()) else { return };
+        let due = self.records.due(&led.engine, &self.reports, self.clock.now());
+        if !due.is_empty() {
+            self.writing = Some(tokio::spawn(self.record_writer().write(led.term, due, self.clock.now())));
+        }
+    }
+}

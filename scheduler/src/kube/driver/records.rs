@@ -1,0 +1,235 @@
+//! What the driver puts on record beside the engine's effects: statuses of pools, what was measured (`NodeHardware`), what was
+//! learned (`SkuProfile`).
+//!
+//! All of it is told anew from what is known, so a write that fails is simply made again at the next turn.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use assay_core::engine::{Engine, PoolStatus};
+use assay_core::model::Timestamp;
+use assay_core::profile::{ProfileKey, ProfileStore, SkuProfile as SkuProfileFacts};
+use assay_shared::HardwareReport;
+use assay_shared::labels::hardware;
+use k8s_openapi::api::core::v1::Node;
+use kube::api::{ListParams, Patch, PatchParams};
+use kube::{Api, Client, ResourceExt};
+use serde_json::{Value, json};
+use tracing::{debug, warn};
+
+use crate::kube::api::conditions::{self, Status};
+use crate::kube::api::node_hardware::Verified;
+use crate::kube::api::{NodeHardware, NodePool, SkuProfile};
+use crate::kube::write::{FIELD_MANAGER, Gate, as_ourselves};
+use crate::quantities::quantities;
+
+/// A profile that changes with every report is written this seldom.
+const PROFILE_INTERVAL: Duration = Duration::from_secs(10);
+/// Records written in one turn; the rest follow in the next ones.
+const AT_ONCE: usize = 50;
+
+/// A node's last report.
+#[derive(Debug, Clone)]
+pub(super) struct Reported {
+    pub report: Arc<HardwareReport>,
+    pub at: Timestamp,
+}
+
+/// What was last written.
+#[derive(Debug, Default)]
+pub(super) struct Records {
+    pools: BTreeMap<String, PoolStatus>,
+    profiles: BTreeMap<ProfileKey, (Timestamp, SkuProfileFacts)>,
+    hardware: BTreeMap<Arc<str>, (Timestamp, Verified)>,
+}
+
+/// One thing to write.
+#[derive(Debug)]
+pub(super) enum Record {
+    Pool { name: String, status: Box<PoolStatus> },
+    Profile { key: ProfileKey, profile: Box<SkuProfileFacts> },
+    Hardware { node: Arc<str>, reported: Reported, verified: Verified },
+}
+
+impl Records {
+    /// A node is gone; its record goes with it.
+    pub(super) fn forget_node(&mut self, node: &str) {
+        self.hardware.remove(node);
+    }
+
+    /// What has changed, as much as one turn writes; the rest follows in the next ones.
+    pub(super) fn due(
+        &self,
+        engine: &Engine,
+        reports: &BTreeMap<Arc<str>, Reported>,
+        now: Timestamp,
+    ) -> Vec<Record> {
+        let mut due = Vec::new();
+        for name in engine.pools().keys() {
+            if let Some(status) =
+                engine.pool_status(name).filter(|status| self.pools.get(name) != Some(status))
+            {
+                due.push(Record::Pool { name: name.clone(), status: Box::new(status) });
+            }
+        }
+        for (key, profile) in engine.profiles().iter() {
+            let fresh = self
+                .profiles
+                .get(key)
+                .is_none_or(|(at, written)| written != profile && now.since(*at) >= PROFILE_INTERVAL);
+            if fresh {
+                due.push(Record::Profile { key: key.clone(), profile: Box::new(profile.clone()) });
+            }
+        }
+        for (node, reported) in reports {
+            let Some(object) = engine.nodes().get(node) else { continue };
+            let verified = match object.label(hardware::VERIFIED) {
+                Some("true") => Verified::True,
+                Some("stale") => Verified::Stale,
+                _ => Verified::False,
+            };
+            if self.hardware.get(node) != Some(&(reported.at, verified)) {
+                due.push(Record::Hardware { node: Arc::clone(node), reported: reported.clone(), verified });
+            }
+        }
+        due.truncate(AT_ONCE);
+        due
+    }
+
+    /// A record was written.
+    pub(super) fn note(&mut self, record: Record, now: Timestamp) {
+        match record {
+            Record::Pool { name, status } => {
+                self.pools.insert(name, *status);
+            }
+            Record::Profile { key, profile } => {
+                self.profiles.insert(key, (now, *profile));
+            }
+            Record::Hardware { node, reported, verified } => {
+                self.hardware.insert(node, (reported.at, verified));
+            }
+        }
+    }
+}
+
+/// Writes records.
+#[derive(Clone)]
+pub(super) struct RecordWriter {
+    client: Client,
+    gate: Gate,
+}
+
+impl RecordWriter {
+    pub(super) const fn new(client: Client, gate: Gate) -> Self {
+        Self { client, gate }
+    }
+
+    /// What earlier leaders learned. An object that cannot be read is left out, and said.
+    pub(super) async fn profiles(&self) -> ProfileStore {
+        let objects: Api<kube::api::DynamicObject> = Api::all_with(self.client.clone(), &resource());
+        let listed = match objects.list(&ListParams::default()).await {
+            Ok(listed) => listed,
+            Err(error) => {
+                warn!(%error, "nothing is known of what earlier leaders learned");
+                return ProfileStore::new();
+            }
+        };
+        let read = listed.items.into_iter().filter_map(|object| {
+            let name = object.name_any();
+            match object.try_parse::<SkuProfile>() {
+                Ok(profile) => Some((profile.spec.key, profile.spec.profile)),
+                Err(error) => {
+                    warn!(profile = name, %error, "SkuProfile left out");
+                    None
+                }
+            }
+        });
+        ProfileStore::of(read)
+    }
+
+    /// Writes records as long as the term lasts; those that were.
+    pub(super) async fn write(self, term: u64, due: Vec<Record>, now: Timestamp) -> Vec<Record> {
+        let mut written = Vec::with_capacity(due.len());
+        for record in due {
+            if !self.gate.admits(term) {
+                break;
+            }
+            let done = match &record {
+                Record::Pool { name, status } => self.write_pool(name, status, now).await,
+                Record::Profile { key, profile } => {
+                    let object = SkuProfile::of(key, profile);
+                    self.apply(&object, &object.name_any(), "SkuProfile").await
+                }
+                Record::Hardware { node, reported, verified } => {
+                    self.write_hardware(node, reported, *verified).await
+                }
+            };
+            match done {
+                Ok(()) => written.push(record),
+                // A pool or node that is gone by now.
+                Err(kube::Error::Api(status)) if status.code == 404 => written.push(record),
+                Err(error) => debug!(%error, "record not written, tried again"),
+            }
+        }
+        written
+    }
+
+    async fn write_pool(&self, name: &str, status: &PoolStatus, now: Timestamp) -> Result<(), kube::Error> {
+        let pools: Api<NodePool> = Api::all(self.client.clone());
+        let pool = pools.get(name).await?;
+        let generation = pool.metadata.generation;
+        let mut known = pool.status.map(|status| status.conditions).unwrap_or_default();
+        for condition in &status.conditions {
+            let told = (Status::from(condition.status), condition.reason, condition.message.as_str());
+            conditions::set(&mut known, condition.condition_type, told, generation, now);
+        }
+        let patch = json!({"status": {
+            "resources": quantities_with_zeros(status),
+            "nodes": status.nodes,
+            "conditions": known,
+        }});
+        let params = as_ourselves();
+        pools.patch_status(name, &params, &Patch::Merge(&patch)).await.map(|_| ())
+    }
+
+    async fn write_hardware(
+        &self,
+        node: &str,
+        reported: &Reported,
+        verified: Verified,
+    ) -> Result<(), kube::Error> {
+        let nodes: Api<Node> = Api::all(self.client.clone());
+        let owner = nodes.get(node).await?;
+        let object = NodeHardware::of(node, Some(&owner), (*reported.report).clone(), verified, reported.at);
+        self.apply(&object, node, "NodeHardware").await
+    }
+
+    async fn apply<K>(&self, object: &K, name: &str, kind: &str) -> Result<(), kube::Error>
+    where
+        K: kube::Resource<DynamicType = ()>
+            + serde::Serialize
+            + serde::de::DeserializeOwned
+            + Clone
+            + std::fmt::Debug,
+    {
+        let objects: Api<K> = Api::all(self.client.clone());
+        debug!(name, kind, "recorded");
+        let params = PatchParams::apply(FIELD_MANAGER).force();
+        objects.patch(name, &params, &Patch::Apply(object)).await.map(|_| ())
+    }
+}
+
+fn resource() -> kube::api::ApiResource {
+    kube::api::ApiResource::erase::<SkuProfile>(&())
+}
+
+/// What pools always tell, also where there is none of it, as Karpenter's do.
+fn quantities_with_zeros(status: &PoolStatus) -> Value {
+    let mut amounts = quantities(&status.resources);
+    for name in ["cpu", "memory", "ephemeral-storage", "pods"] {
+        amounts.entry(name.to_owned()).or_insert_with(|| "0".to_owned());
+    }
+    amounts.insert("nodes".to_owned(), status.nodes.to_string());
+    json!(amounts)
+}

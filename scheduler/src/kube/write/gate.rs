@@ -1,0 +1,69 @@
+//! The gate before every write: only a leader writes, and only what was decided in its present term.
+
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep};
+
+use super::retry::{Pauses, Verdict, verdict};
+use crate::kube::lease::Leadership;
+
+/// Says whether this scheduler may write.
+#[derive(Debug, Clone)]
+pub struct Gate {
+    leadership: watch::Receiver<Leadership>,
+}
+
+/// Why a write did not happen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Failed {
+    /// Not the leader any more: whoever is decides anew.
+    NotLeading,
+    /// The object is not there.
+    Gone,
+    /// It changed in between.
+    Conflict,
+    /// A create of what is there already.
+    Exists,
+    /// The API server will not have it.
+    Refused(String),
+}
+
+impl Gate {
+    /// A gate that opens with leadership.
+    #[must_use]
+    pub const fn new(leadership: watch::Receiver<Leadership>) -> Self {
+        Self { leadership }
+    }
+
+    /// Whether what was decided in `term` may be written now.
+    #[must_use]
+    pub fn admits(&self, term: u64) -> bool {
+        self.leadership.borrow().term(Instant::now()) == Some(term)
+    }
+
+    /// Makes a call until it succeeds or fails for good, as long as the term lasts.
+    pub(super) async fn call<T, F>(&self, term: u64, mut attempt: impl FnMut() -> F) -> Result<T, Failed>
+    where
+        F: Future<Output = Result<T, kube::Error>>,
+    {
+        let mut pauses = Pauses::new();
+        loop {
+            if !self.admits(term) {
+                return Err(Failed::NotLeading);
+            }
+            let error = match attempt().await {
+                Ok(answer) => return Ok(answer),
+                Err(error) => error,
+            };
+            let asked = match verdict(&error) {
+                Verdict::Transient(asked) => asked,
+                Verdict::Conflict => return Err(Failed::Conflict),
+                Verdict::Exists => return Err(Failed::Exists),
+                Verdict::Gone => return Err(Failed::Gone),
+                Verdict::Refused(why) => return Err(Failed::Refused(why)),
+            };
+            tracing::debug!(%error, "API call fails, tried again");
+            let drawn = rand::random::<f64>();
+            sleep(pauses.next(asked, drawn)).await;
+        }
+    }
+}
