@@ -16,9 +16,9 @@ use std::collections::BTreeMap;
 pub use aks_node_class::aks_node_class;
 pub use node_pool::node_pool;
 
-/// Version of [`node_pool`].
+/// Version of [`node_pool()`].
 pub const NODE_POOL_VERSION: &str = "v3";
-/// Version of [`aks_node_class`].
+/// Version of [`aks_node_class()`].
 pub const AKS_NODE_CLASS_VERSION: &str = "v3";
 
 /// FNV-1, 64 bits.
