@@ -4,6 +4,7 @@
 pub mod control_plane;
 pub mod fleet;
 pub mod json;
+pub mod karpenter;
 pub mod machines;
 pub mod objects;
 pub mod planned;

@@ -32,6 +32,8 @@ pub struct Invalid {
     pub message: String,
     /// What the reader of manifests does, where it does otherwise.
     pub reader: Option<String>,
+    /// What Karpenter's own definitions do, where they do otherwise.
+    pub karpenter: Option<String>,
 }
 
 /// Valid objects by file, in the order they stand there.

@@ -67,7 +67,9 @@ fn schemas_are_structural_and_every_field_is_explained() {
             for name in ["nullable", "oneOf", "allOf", "not", "$ref", "title"] {
                 assert!(schema.get(name).is_none(), "{path} has {name}");
             }
-            assert!(either || schema.get("anyOf").is_none(), "{path} has anyOf");
+            assert!(schema.get("anyOf").is_none(), "{path} has anyOf");
+            let values = schema["enum"].as_array();
+            assert!(values.is_none_or(|values| values.iter().all(Value::is_string)), "{path}: {values:?}");
             let format = schema["format"].as_str().unwrap_or("int32");
             assert!(["int32", "int64", "date-time"].contains(&format), "{path} has the format {format}");
             for (name, field) in schema["properties"].as_object().into_iter().flatten() {

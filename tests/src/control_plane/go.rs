@@ -22,14 +22,14 @@ const PROGRAM: &str = "control-plane";
 
 /// An installation of Go that is new enough.
 #[derive(Debug)]
-pub(super) struct Go {
+pub(crate) struct Go {
     program: PathBuf,
     version: String,
 }
 
 impl Go {
     /// Looks in `PATH` and in the usual place; otherwise says what is there.
-    pub(super) fn find() -> Result<Self, String> {
+    pub(crate) fn find() -> Result<Self, String> {
         let mut found = Vec::new();
         for program in [Path::new("go"), Path::new(USUAL_PLACE)] {
             // `local`: the version that is installed, not one that it would download.
@@ -46,6 +46,11 @@ impl Go {
             return Err(format!("there is no go in PATH or at {USUAL_PLACE}"));
         }
         Err(format!("{}, which is too old", found.join(" and ")))
+    }
+
+    /// The program itself.
+    pub(crate) fn program(&self) -> &Path {
+        &self.program
     }
 }
 
@@ -158,7 +163,7 @@ impl Source {
 }
 
 /// Says something that is also seen where the test harness collects output.
-pub(super) fn announce(text: &str) {
+pub(crate) fn announce(text: &str) {
     // Whoever closed standard error does not want to know.
     let _ = writeln!(std::io::stderr(), "{text}");
 }

@@ -12,7 +12,7 @@ pub mod certificates;
 pub mod clients;
 mod components;
 mod failure;
-mod go;
+pub(crate) mod go;
 pub(crate) mod ports;
 pub mod processes;
 pub mod shared;

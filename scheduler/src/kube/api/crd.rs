@@ -112,6 +112,9 @@ fn put_field_right(fields: &mut Map<String, Value>) {
     }
     // Null is the same as nothing, as in every Go API: the API server drops it, and fills in the default.
     fields.remove("nullable");
+    if let Some(values) = fields.get_mut("enum").and_then(Value::as_array_mut) {
+        values.retain(|value| !value.is_null());
+    }
     // Unsigned formats are not known there.
     let wider = match fields.get("format").and_then(Value::as_str) {
         Some("uint8" | "uint16" | "uint32") => Some("int32"),
