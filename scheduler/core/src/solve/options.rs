@@ -13,7 +13,8 @@ pub struct SolveOptions {
     pub attempts: usize,
     /// What happens where fewer instance types than `minValues` asks for would do (`MIN_VALUES_POLICY`).
     pub min_values: MinValues,
-    /// Work spent on making a plan cheaper once there is one, in elementary steps: about a nanosecond each.
+    /// Work spent on making a plan cheaper once there is one, in elementary steps: about a nanosecond each. A plan within a part
+    /// in two thousand of the lower bound takes no more, one within a part in two hundred a quarter of this.
     pub steps: u64,
     /// Whether claims say why this machine.
     pub explain: bool,
@@ -27,7 +28,7 @@ impl Default for SolveOptions {
             first_claim: 1,
             attempts: 4,
             min_values: MinValues::Strict,
-            steps: 150_000_000,
+            steps: 600_000_000,
             explain: false,
         }
     }

@@ -24,6 +24,7 @@ pub(super) struct Filler<'m> {
     best: f64,
     nodes: u64,
     exhausted: bool,
+    relaxed: f64,
     found: Vec<Filling>,
     simplex: Relaxation,
     tail: Tail,
@@ -85,6 +86,7 @@ impl<'m> Filler<'m> {
             best: 0.0,
             nodes: 0,
             exhausted: false,
+            relaxed: 0.0,
             found: Vec::new(),
             simplex: Relaxation::default(),
             tail: Tail::default(),
@@ -139,6 +141,7 @@ impl<'m> Filler<'m> {
         if self.items.is_empty() {
             self.simplex.prices.clear();
             self.simplex.prices.resize(axes, 0.0);
+            self.relaxed = 0.0;
             return (Vec::new(), &self.simplex.prices);
         }
         // Sorting and setting up, besides what is counted where it is done.
@@ -154,7 +157,9 @@ impl<'m> Filler<'m> {
                 bound += gain * super::model::real(candidate.most);
             }
         }
-        if bound <= ask.above {
+        self.relaxed = bound;
+        if bound <= ask.above || ask.nodes == 0 {
+            self.exhausted = bound > ask.above;
             return (Vec::new(), &self.simplex.prices);
         }
         // What the relaxation is sure of, where there is much of it.
@@ -245,6 +250,11 @@ impl<'m> Filler<'m> {
             });
         }
         (found, &self.simplex.prices)
+    }
+
+    /// What the last relaxation says that a filling is worth at most.
+    pub(super) fn relaxed(&self) -> f64 {
+        self.relaxed
     }
 
     /// What the last search of a whole bin could have found at most, however long; `None` where that was not worked out.

@@ -103,7 +103,8 @@ impl Program {
         for (row, item) in rows.iter().enumerate() {
             let mut best: Option<(f64, usize, u64)> = None;
             for (index, kind) in model.kinds.iter().enumerate() {
-                if kind.allowed.contains(*item as usize) && kind.most.is_none() {
+                if kind.allowed.contains(*item as usize) && kind.most.is_none() && scope.most[index].is_none()
+                {
                     let fit = super::fill::room_for(model, *item as usize, &kind.room, &model.group_most);
                     let fit = fit.min(model.cap[*item as usize]).min(scope.left[*item as usize]);
                     let price = kind.price / real(fit.max(1));
@@ -145,6 +146,12 @@ impl Program {
             centre: Vec::new(),
             centre_bound: 0.0,
         }
+    }
+
+    /// What items are worth where that is known better than from resources alone.
+    pub(super) fn begin_at(&mut self, worth: &[f64]) {
+        self.centre = worth.to_vec();
+        self.centre_bound = 0.0;
     }
 
     /// Takes in a pattern, without the items that are not in scope; whether it was new.
@@ -192,6 +199,17 @@ impl Program {
             Variable::Column(column) if *value > 1e-5 => Some((*column as usize, *value)),
             _ => None,
         })
+    }
+
+    /// Bins in use, by kind.
+    pub(super) fn amounts(&self, model: &Model) -> Vec<f64> {
+        let mut amounts = vec![0.0; model.kinds.len()];
+        for (column, value) in self.solution() {
+            if let Some(pattern) = &self.patterns[column] {
+                amounts[pattern.kind as usize] += value;
+            }
+        }
+        amounts
     }
 
     /// Demand by row for what is left.
@@ -324,7 +342,8 @@ impl Program {
                 }
                 let whole = |dollars: f64| super::bound::rounded_up(model, dollars * (1.0 - 1e-7));
                 if proven && useful > 0 && whole(self.centre_bound) >= whole(self.master.objective()) {
-                    return Ended::Quiet;
+                    let solved = self.master.primal() == Outcome::Optimal;
+                    return if solved { Ended::Quiet } else { Ended::Failed };
                 }
             }
             if useful == 0 {

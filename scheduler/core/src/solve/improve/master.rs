@@ -214,6 +214,17 @@ impl Master {
         }
     }
 
+    /// Whether prices are off: what is in use costs exactly what it is worth.
+    fn has_drifted(&self) -> bool {
+        self.basis.iter().any(|variable| match variable {
+            Variable::Surplus(row) => self.prices[*row as usize].abs() > 1e-7,
+            Variable::Column(column) => {
+                let column = *column as usize;
+                self.reduced_cost(column).abs() > 1e-7 * (1.0 + self.columns.cost[column].abs())
+            }
+        })
+    }
+
     fn mark(&mut self, variable: Variable, basic: bool) {
         if let Variable::Column(column) = variable {
             self.basic[column as usize] = basic;
@@ -314,7 +325,15 @@ impl Master {
                 }
             }
             self.work += 4 * self.columns.len() as u64;
-            let (reduced, Some(entering)) = best else { return Outcome::Optimal };
+            let (reduced, Some(entering)) = best else {
+                if self.has_drifted() {
+                    self.reinvert();
+                    if !self.has_drifted() {
+                        continue;
+                    }
+                }
+                return Outcome::Optimal;
+            };
             self.solve_direction(entering);
             let mut leaving: Option<(f64, usize)> = None;
             for row in 0..self.rows {

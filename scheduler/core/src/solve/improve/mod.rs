@@ -8,29 +8,46 @@
 //!  problem, start --> model (flat arrays, kinds worth buying)
 //!                       |
 //!                       v
+//!        offers: what each kind of bin pays for an item --> worth of items, lower bound
+//!                       |
+//!                       v
+//!        mix: choose bins for the sum of items --> balance: could they hold them? --> put, squeeze
+//!                       |
+//!                       v
 //!        generate: linear program over patterns <--> fill: the best filling of one bin at given worths
 //!                       |
 //!                       v
-//!        search: dive to whole bins, then empty some bins and pack them again --> packing
+//!        cover: the cheapest whole bins for everything that must be covered --> lower bound
 //!                       |
-//!                       +--> worth of each item --> lower bound
+//!                       v
+//!        search: dive to whole bins, then empty some bins and pack them again --> packing
 //! ```
 //!
 //! A *pattern* is one way to fill one bin. The linear program says how often to use each pattern; its prices say what an item is
 //! worth, and with these the next pattern is a knapsack. Whole numbers come from fixing patterns one after another and solving
 //! again in between. What that leaves is improved by emptying some bins and solving for their content alone.
 //!
+//! Where a bin holds many different items, patterns are too many to list, and nearly any bins with a little room to spare can be
+//! filled: then bins are chosen first and the items squeezed into them. Where a few bins are all it takes, whole ones cost far
+//! more than fractions: then the bound counts whole bins.
+//!
 //! Work is counted in elementary steps, about one per nanosecond, never in time: the same input gives the same answer.
 
+mod balance;
 mod bound;
+mod choose;
+mod coarse;
+mod cover;
 mod equal;
 mod fill;
 mod generate;
 mod master;
 mod mix;
 mod model;
+mod offers;
 mod problem;
 mod search;
+mod squeeze;
 #[cfg(test)]
 mod tests;
 

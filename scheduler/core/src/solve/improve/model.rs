@@ -7,7 +7,7 @@ use fixedbitset::FixedBitSet;
 use super::problem::{Packed, Problem};
 
 /// See the module.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Model {
     pub(super) axes: usize,
     pub(super) items: usize,
@@ -28,7 +28,7 @@ pub(super) struct Model {
     pub(super) price_step: u64,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Kind {
     /// Position in the problem.
     pub(super) original: usize,
@@ -149,6 +149,13 @@ impl Model {
             by_price,
             price_step,
         }
+    }
+
+    /// The same with another price for one kind of bin.
+    pub(super) fn repriced(&self, kind: usize, price: f64) -> Self {
+        let mut model = self.clone();
+        model.kinds[kind].price = price;
+        model
     }
 
     pub(super) fn request(&self, item: usize) -> &[u64] {

@@ -4,7 +4,11 @@ use assay_shared::units::UsdPerHour;
 use fixedbitset::FixedBitSet;
 use proptest::prelude::*;
 
+use super::fill::Filler;
+use super::generate::{Scope, axis_prices};
+use super::model::Model;
 use super::{BinKind, Improved, Item, Packed, Problem, improve, lower_bound};
+use super::{balance, coarse, cover, offers};
 
 const DOLLAR: u64 = 1_000_000_000;
 
@@ -173,4 +177,89 @@ proptest! {
             prop_assert_eq!(improved.lower_bound, best);
         }
     }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    #[test]
+    fn what_packings_must_cover_is_covered_by_every_packing(
+        problem in problems(),
+        chosen in prop::collection::vec((0usize..3, 1u64..3), 1..4),
+    ) {
+        let problem = Problem { groups: vec![9], ..problem };
+        let model = Model::new(&problem);
+        let scope = Scope::new(model.count.clone(), vec![None; model.kinds.len()]);
+        let Some(prices) = axis_prices(&model, &scope.items, &scope.left) else { return Ok(()) };
+        let groups = coarse::groups(&model, &scope, &prices, 3);
+        let mut bins: Vec<(usize, u64)> = Vec::new();
+        for (kind, count) in chosen {
+            if kind < model.kinds.len() && bins.iter().all(|(other, _)| *other != kind) {
+                bins.push((kind, count));
+            }
+        }
+        let best = optimum(&problem);
+        let offers = offers::offers(&model, &scope, &groups, &prices, 1_000_000);
+        prop_assert!(offers.bound <= best.usd() + 1e-9, "offers {} above {best}", offers.bound);
+        let mut filler = Filler::new(&model);
+        let balance = balance::balance(&model, &scope, &groups, &bins, &prices, &mut filler);
+        let mut rows = cover::axes(&model, &scope, 0.0);
+        rows.extend(balance.map(|balance| balance.row));
+        let (bound, _) = cover::bound(&model, &rows, &scope.most, u64::MAX, 10_000_000);
+        prop_assert!(UsdPerHour(bound) <= best, "whole bins {} above {best}", UsdPerHour(bound));
+    }
+
+    #[test]
+    fn bounds_hold_where_a_few_dear_bins_stand_beside_many_cheap_ones(
+        sizes in prop::collection::vec((1u64..6, 1u64..6), 2..6),
+        dear in 11u64..30,
+    ) {
+        let items = sizes.iter().map(|(one, other)| item(&[*one, *other], 1, 3)).collect();
+        let bins = vec![kind(&[14, 12], dear), kind(&[6, 5], 6), kind(&[5, 8], 7)];
+        let problem = Problem { items, bins, groups: Vec::new() };
+        let best = optimum(&problem);
+        prop_assert!(lower_bound(&problem, 3_000_000) <= best);
+        let improved = improve(&problem, &[], 3_000_000);
+        prop_assert!(improved.lower_bound <= best && problem.cost(&improved.packing) >= best);
+    }
+}
+
+#[test]
+fn whole_bins_cost_more_than_parts_of_them() {
+    // One and a half of the large bin would do, and no small one is cheap enough for the rest: two must be bought.
+    let items = (0..30u64).map(|n| item(&[10 + n % 7, 10 + n % 5], 1, 2)).collect();
+    let bins = vec![kind(&[250, 250], 100), kind(&[30, 30], 40)];
+    let problem = Problem { items, bins, groups: Vec::new() };
+    let improved = improve(&problem, &[], 50_000_000);
+    assert_eq!(problem.check(&improved.packing), Ok(()));
+    assert_eq!((problem.cost(&improved.packing), improved.lower_bound), (dollars(200), dollars(200)));
+}
+
+#[test]
+fn items_are_squeezed_into_bins_with_hardly_any_room_to_spare() {
+    let sizes: Vec<[u64; 2]> = (0..240u64).map(|n| [100 + n * n % 1733, 90 + n * 37 % 1511]).collect();
+    let sum = |axis: usize| sizes.iter().map(|size| size[axis]).sum::<u64>();
+    // Six bins that together have three parts in a thousand more than it takes.
+    let room = [sum(0) * 1003 / 6000, sum(1) * 1003 / 6000];
+    let items = sizes.iter().map(|size| item(size, 1, 1)).collect();
+    let problem = Problem { items, bins: vec![kind(&room, 1)], groups: Vec::new() };
+    let improved = improve(&problem, &[], 200_000_000);
+    assert_eq!(problem.check(&improved.packing), Ok(()));
+    assert_eq!(problem.cost(&improved.packing), dollars(6));
+}
+
+#[test]
+fn of_packings_at_one_price_the_one_with_fewer_bins_is_taken() {
+    // Price in proportion to size, as in a family of machines.
+    let bins = [2, 4, 8, 16].map(|size| kind(&[size, 4 * size], size)).to_vec();
+    let items = vec![item(&[1, 4], 7, 4), item(&[2, 8], 3, 4), item(&[1, 3], 2, 4)];
+    let problem = Problem { items, bins, groups: Vec::new() };
+    let improved = improve(&problem, &[], 50_000_000);
+    assert_eq!(problem.check(&improved.packing), Ok(()));
+    assert_eq!(problem.cost(&improved.packing), dollars(16));
+    assert_eq!(improved.packing.iter().map(|bin| bin.times).sum::<u64>(), 1);
+}
+
+fn dollars(dollars: u64) -> UsdPerHour {
+    UsdPerHour(dollars * DOLLAR)
 }

@@ -1,0 +1,99 @@
+//! A first packing: bins one after another, or bins for the sum of all items first.
+
+use std::sync::Arc;
+
+use super::{Packing, Search, fix};
+use crate::solve::improve::fill::{Ask, Depth};
+use crate::solve::improve::generate::{Scope, resource_worth};
+use crate::solve::improve::mix::{Mixed, Mixer};
+use crate::solve::improve::model::{Pattern, real, small};
+
+/// Choices of bins that are completed.
+const MIXES: usize = 4;
+
+impl Search<'_> {
+    /// Bins chosen for the sum of all items, and what does not go into them packed besides.
+    pub(super) fn mix(&mut self, scope: &Scope) {
+        if self.done() {
+            return;
+        }
+        let steps = self.part(3);
+        let mixer = Mixer::new(self.model, scope, &self.groups, &mut self.filler, steps);
+        let Some((mut found, rows, work)) = mixer.map(Mixer::packings) else { return };
+        self.pay(work);
+        self.rows = rows;
+        // Where something found no place, that takes more than its share.
+        let whole = |one: &Mixed| one.left.iter().all(|left| *left == 0);
+        found.sort_by(|a, b| whole(b).cmp(&whole(a)).then(a.estimate.total_cmp(&b.estimate)));
+        // Packing what is left of one takes about as long as packing everything did.
+        found.truncate(MIXES);
+        for one in found {
+            let whole = whole(&one);
+            let Mixed { mut packing, left, estimate } = one;
+            if self.done() && !whole || estimate * 1e9 >= real(self.best_cost) {
+                continue;
+            }
+            if !whole {
+                let rest = Scope::new(left, scope.most.clone());
+                let Some(more) = self.greedy(&rest) else { continue };
+                packing.extend(more);
+            }
+            let packing = self.trim(packing);
+            if self.model.cost(&packing) < self.best_cost {
+                self.remember(packing.iter().map(|(pattern, _)| Arc::clone(pattern)).collect());
+                self.take(packing);
+            }
+        }
+        self.merge();
+    }
+
+    /// Bin after bin, each filled with what is worth most for its price. `None` where something fits nowhere.
+    pub(super) fn greedy(&mut self, scope: &Scope) -> Option<Packing> {
+        let model = self.model;
+        let mut scope = scope.clone();
+        let mut packing = Packing::new();
+        let mut items = scope.items.clone();
+        let worth = resource_worth(model, &items, &scope.left);
+        // Worth nothing would be left out.
+        let least = worth.iter().copied().fold(0.0, f64::max) * 1e-6;
+        let worth: Vec<f64> = worth.into_iter().map(|worth| worth.max(least).max(1e-9)).collect();
+        let mut ratio = vec![f64::INFINITY; model.kinds.len()];
+        loop {
+            items.retain(|item| scope.left[*item as usize] > 0);
+            if items.is_empty() {
+                return Some(self.trim(packing));
+            }
+            let mut order: Vec<usize> =
+                (0..model.kinds.len()).filter(|kind| scope.most[*kind] != Some(0)).collect();
+            order.sort_by(|a, b| ratio[*b].total_cmp(&ratio[*a]).then(a.cmp(b)));
+            let mut best: Option<(f64, Pattern)> = None;
+            for kind in order {
+                // What a kind gives for its price only falls as items go.
+                if best.as_ref().is_some_and(|(most, _)| ratio[kind] <= *most) {
+                    break;
+                }
+                let price = model.kinds[kind].price.max(1e-9);
+                let ask = Ask {
+                    kind,
+                    items: &items,
+                    worth: &worth,
+                    left: &scope.left,
+                    above: 0.0,
+                    nodes: 60,
+                    depth: Depth::Rest,
+                };
+                let filling = self.filler.best(&ask).0.pop();
+                self.pay_filler();
+                ratio[kind] = filling.as_ref().map_or(0.0, |(worth, _)| worth / price);
+                let better = filling.filter(|_| best.as_ref().is_none_or(|(most, _)| ratio[kind] > *most));
+                best = better.map(|(_, items)| (ratio[kind], Pattern { kind: small(kind), items })).or(best);
+            }
+            let (_, pattern) = best?;
+            let repeats =
+                pattern.items.iter().map(|(item, count)| scope.left[*item as usize] / u64::from(*count));
+            let times = repeats.min().unwrap_or(0).min(scope.most[pattern.kind as usize].unwrap_or(u64::MAX));
+            fix(&mut scope, &pattern, times);
+            packing.push((Arc::new(pattern), times));
+        }
+    }
+}
