@@ -119,7 +119,11 @@ struct Simulation {
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
-    parse_duration(text).ok_or_else(|| "expected a duration such as 500ms, 1s or 5m".to_owned())
+    let milliseconds = text.strip_suffix("ms").and_then(|number| number.parse().ok());
+    milliseconds
+        .map(Duration::from_millis)
+        .or_else(|| parse_duration(text))
+        .ok_or_else(|| "expected a duration such as 500ms, 1s or 5m".to_owned())
 }
 
 fn boot_seconds(text: &str) -> Result<(u64, u64), String> {
@@ -149,7 +153,11 @@ async fn serve(arguments: &Arguments, catalog: Catalog) -> anyhow::Result<()> {
         burst: arguments.kube_client_burst,
         ..ClientSettings::default()
     };
-    let client = client(config, settings, ApiCalls::default())?;
+    let calls = ApiCalls::default();
+    metrics.watch_api_calls(calls.clone());
+    // Agents do not wait behind the writes of the scheduler, nor those behind a fleet that comes back.
+    let reviews = client(config.clone(), settings, calls.clone())?;
+    let client = client(config, settings, calls)?;
     let port = |port| WebConfig { listen: (Ipv6Addr::UNSPECIFIED, port).into(), ..WebConfig::default() };
     let mut web = Vec::new();
     for number in [arguments.metrics_port, arguments.health_port] {
@@ -158,8 +166,7 @@ async fn serve(arguments: &Arguments, catalog: Catalog) -> anyhow::Result<()> {
     }
 
     let (reports, fleet) = mpsc::channel(FLEET_WAITING);
-    let fleet_server =
-        arguments.fleet.start(client.clone(), &metrics, &health, reports).context("fleet server")?;
+    let fleet_server = arguments.fleet.start(reviews, &metrics, &health, reports).context("fleet server")?;
     let scheduler_configuration = arguments
         .scheduler_config
         .as_ref()

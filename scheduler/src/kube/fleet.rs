@@ -99,7 +99,8 @@ impl FleetArgs {
         Ok((tokens, authenticator))
     }
 
-    /// Starts the fleet server on the current tokio runtime; what agents report arrives at `events`.
+    /// Starts the fleet server on the current tokio runtime; what agents report arrives at `events`. Tokens are asked about
+    /// through `client`: best one of its own, whose limits nothing else uses up.
     ///
     /// # Errors
     /// Where the address cannot be listened on, or a certificate cannot be used.

@@ -2,8 +2,7 @@
 //!
 //! ```text
 //!  the loop ----launched, registered, ...---> Metrics --/metrics--> Prometheus
-//!  Kubernetes client --ApiCalls (a layer)-->     |
-//!  fleet server --counters, when read------->    |
+//!  fleet server, Kubernetes client --counters, when read-->  |
 //!  the loop, watches ---------> Health --/healthz, /readyz--> kubelet
 //! ```
 //!
@@ -18,7 +17,7 @@ mod tests;
 
 pub use health::{Condition, Health, STUCK_AFTER};
 pub use metrics::{
-    ApiCalls, ClaimSample, ClusterSample, Counted, Disruption, Metrics, NodeLabels, NodeSample, PODS_SHOWN,
-    PodSample, PoolSample, Purchase, TextFormat,
+    ClaimSample, ClusterSample, Disruption, Metrics, NodeLabels, NodeSample, PODS_SHOWN, PodSample,
+    PoolSample, Purchase, TextFormat,
 };
 pub use server::{WebConfig, WebHandle, WebServer};

@@ -19,6 +19,7 @@ use super::metrics::{
 use super::{Condition, Health, Metrics, TextFormat, WebConfig, WebHandle, WebServer};
 use crate::fleet::ca::{DevCa, SERVER_VALIDITY};
 use crate::fleet::{CertificateAuthenticator, FleetConfig, FleetHandle, FleetServer, NameIn};
+use crate::kube::client::{ApiCalls, ClientSettings, client};
 use crate::kube::token_review::{TokenAuthenticator, TokenReviewConfig};
 
 fn resources(milli_cpu: u64, memory: u64, pods: u64) -> ResourceList {
@@ -176,11 +177,12 @@ fn documented() -> BTreeMap<String, (String, BTreeSet<String>)> {
 #[tokio::test]
 async fn every_metric_has_the_name_type_and_labels_that_are_documented() {
     let (metrics, _fleet) = everything();
-    // One request of the Kubernetes client, which finds nobody.
+    // One request of a Kubernetes client, which finds nobody.
+    let calls = ApiCalls::default();
     let config = ::kube::Config::new("http://127.0.0.1:1".parse().unwrap());
-    let client =
-        ::kube::client::ClientBuilder::try_from(config).unwrap().with_layer(&metrics.api_calls()).build();
+    let client = client(config, ClientSettings::default(), calls.clone()).unwrap();
     client.apiserver_version().await.unwrap_err();
+    metrics.watch_api_calls(calls);
     let found = families(&metrics.encode(TextFormat::Prometheus).unwrap());
     let expected = documented();
     for (name, family) in &found {

@@ -3,14 +3,12 @@
 //! ```text
 //!  things that happen --methods of Metrics--> counters and histograms (karpenter, own)
 //!  the engine --Metrics::sample, every few seconds while somebody reads--> sample (gauges of pools, nodes, claims, pods)
-//!  fleet server, token reviews, certificate --when read--> sources
-//!  Kubernetes client --layer--> api
+//!  fleet server, token reviews, certificate, Kubernetes client --when read--> sources
 //! ```
 //!
 //! What has a name of its own (a node, a claim, a pod) is written from a sample that each new one replaces: what is gone leaves
 //! no metric behind, and there is one copy of it.
 
-mod api;
 mod family;
 mod karpenter;
 mod own;
@@ -28,8 +26,8 @@ use prometheus_client::encoding::{prometheus_text, text};
 use prometheus_client::registry::Registry;
 
 use crate::fleet::{FleetMonitor, ServerCertificate};
+use crate::kube::client::ApiCalls;
 use crate::kube::token_review::TokenAuthenticator;
-pub use api::{ApiCalls, Counted};
 use karpenter::Karpenter;
 use own::Own;
 pub use sample::{ClaimSample, ClusterSample, NodeLabels, NodeSample, PODS_SHOWN, PodSample, PoolSample};
@@ -94,7 +92,6 @@ pub struct Metrics {
     registry: Registry,
     karpenter: Karpenter,
     own: Own,
-    api: ApiCalls,
     sources: Arc<Sources>,
     samples: Arc<Samples>,
     /// Whether somebody has read since the last sample.
@@ -116,14 +113,12 @@ impl Metrics {
         let (sources, samples) = (Arc::<Sources>::default(), Arc::<Samples>::default());
         let karpenter = Karpenter::register(&mut registry);
         let own = Own::register(&mut registry);
-        let api = ApiCalls::register(&mut registry);
         registry.register_collector(Box::new(SourcesCollector(Arc::clone(&sources))));
         registry.register_collector(Box::new(SampleCollector(Arc::clone(&samples))));
         let metrics = Self {
             registry,
             karpenter,
             own,
-            api,
             sources,
             samples,
             // The first reader finds something.
@@ -150,10 +145,9 @@ impl Metrics {
 
     // What is counted elsewhere.
 
-    /// A layer that counts the requests of a Kubernetes client.
-    #[must_use]
-    pub fn api_calls(&self) -> ApiCalls {
-        self.api.clone()
+    /// Shows what is asked of the API server. The first one stays.
+    pub fn watch_api_calls(&self, calls: ApiCalls) {
+        let _ = self.sources.api_calls.set(calls);
     }
 
     /// Shows what this fleet server counts. The first one stays.

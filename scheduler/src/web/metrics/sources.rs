@@ -1,4 +1,5 @@
-//! Metrics that others count, read when they are asked for: the fleet server, its token reviews, its certificate.
+//! Metrics that others count, read when they are asked for: the fleet server, its token reviews, its certificate, the
+//! Kubernetes client.
 
 use std::fmt;
 use std::sync::{Arc, OnceLock};
@@ -9,6 +10,7 @@ use prometheus_client::encoding::DescriptorEncoder;
 
 use super::write::Writer;
 use crate::fleet::{FleetMonitor, ServerCertificate};
+use crate::kube::client::ApiCalls;
 use crate::kube::token_review::TokenAuthenticator;
 
 /// Where they are counted; each is set once it exists.
@@ -17,6 +19,7 @@ pub(super) struct Sources {
     pub(super) fleet: OnceLock<FleetMonitor>,
     pub(super) reviews: OnceLock<Arc<TokenAuthenticator>>,
     pub(super) certificate: OnceLock<ServerCertificate>,
+    pub(super) api_calls: OnceLock<ApiCalls>,
     /// Since when the caches are not synced; never before the first word of it.
     pub(super) unsynced: std::sync::Mutex<Option<Instant>>,
 }
@@ -52,6 +55,9 @@ impl Collector for SourcesCollector {
                 [([("", ""); 0], until.as_secs_f64())],
             )?;
         }
+        if let Some(calls) = self.0.api_calls.get() {
+            api_metrics(calls, &mut writer)?;
+        }
         let unsynced = *self.0.unsynced.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         writer.gauges(
             "karpenter_cluster_state_unsynced_time_seconds",
@@ -59,6 +65,25 @@ impl Collector for SourcesCollector {
             [([("", ""); 0], unsynced.map_or(0.0, |since| since.elapsed().as_secs_f64()))],
         )
     }
+}
+
+fn api_metrics(calls: &ApiCalls, writer: &mut Writer<'_, '_>) -> Result<(), fmt::Error> {
+    let counted = calls.counted();
+    let codes: Vec<_> = counted.keys().map(|call| call.code.to_string()).collect();
+    let labels = || {
+        let calls = counted.keys().zip(&codes);
+        calls.map(|(call, code)| [("verb", call.verb), ("resource", call.resource.as_str()), ("code", code)])
+    };
+    writer.counters(
+        "assay_kubernetes_requests",
+        "Requests to the API server; code 0 is no answer",
+        labels().zip(counted.values().map(|tally| tally.count)),
+    )?;
+    writer.counters(
+        "assay_kubernetes_request_seconds",
+        "Time until their answers began, all together",
+        labels().zip(counted.values().map(|tally| tally.took.as_secs_f64())),
+    )
 }
 
 fn fleet_metrics(fleet: &FleetMonitor, writer: &mut Writer<'_, '_>) -> Result<(), fmt::Error> {

@@ -2,7 +2,9 @@
 
 use std::fmt;
 
-use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, MetricEncoder, NoLabelSet};
+use prometheus_client::encoding::{
+    DescriptorEncoder, EncodeCounterValue, EncodeLabelSet, MetricEncoder, NoLabelSet,
+};
 use prometheus_client::metrics::MetricType;
 
 /// Writes whole families; one without members leaves no trace.
@@ -20,14 +22,14 @@ impl Writer<'_, '_> {
     }
 
     /// The name goes without `_total`, which the text has.
-    pub(super) fn counters<L: EncodeLabelSet>(
+    pub(super) fn counters<L: EncodeLabelSet, V: EncodeCounterValue>(
         &mut self,
         name: &str,
         help: &str,
-        values: impl IntoIterator<Item = (L, u64)>,
+        values: impl IntoIterator<Item = (L, V)>,
     ) -> Result<(), fmt::Error> {
         self.family(name, help, MetricType::Counter, values, |metric, value| {
-            metric.encode_counter::<NoLabelSet, u64, f64>(value, None)
+            metric.encode_counter::<NoLabelSet, V, f64>(value, None)
         })
     }
 
