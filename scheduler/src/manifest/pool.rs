@@ -15,6 +15,7 @@ use super::document::Document;
 use super::error::ManifestError;
 use super::objects::{Expression, Meta, Quantities, TaintObject};
 use super::{amounts, node_terms, restricted, syntax, taints};
+use crate::kube::api::hash;
 
 #[derive(Debug, Deserialize)]
 struct PoolObject {
@@ -202,10 +203,17 @@ pub(crate) fn read(
             .map(|text| duration(document, &format!("{path}.terminationGracePeriod"), text))
             .transpose()?,
         mismatch_policy,
-        template_hash: None,
+        template_hash: template_hash(document),
         problem: None,
         deleting: meta.deletion_timestamp.is_some(),
     }))
+}
+
+/// Hash of the template, by which nodes made from another one are known; `None` where the template is not as the API server
+/// keeps it.
+fn template_hash(document: &Document) -> Option<String> {
+    let template = document.value.pointer("/spec/template")?;
+    serde_json::from_value(template.clone()).ok().as_ref().map(hash::node_pool)
 }
 
 /// Schedules that have a name.

@@ -1,6 +1,6 @@
 //! Chooses bins that together cover what there is: the best few of each amount still uncovered, weighed at the prices of rows.
 //!
-//! Where [`cover`](super::cover) proves, this one finds: it also works for many bins, and says nothing about those it has not met.
+//! Where [`super::cover`] proves, this one finds: it also works for many bins, and says nothing about those it has not met.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;

@@ -1,0 +1,179 @@
+//! What is bought for pods that wait.
+
+use assay_tests::control_plane::Options;
+use assay_tests::control_plane::shared::on_own;
+use assay_tests::serving::{Cluster, ServeOptions, condition, deployment, names, node_pool};
+use serde_json::{Value, json};
+
+/// Pending pods of a Deployment -> claims -> nodes -> the real kube-scheduler binds them all; spread over zones; a DaemonSet
+/// counted; limits; a claim's life on record; given back when nobody needs it.
+#[test]
+fn a_cluster_grows_for_its_pods_and_shrinks_without_them() {
+    on_own(Options::whole(), async |plane| {
+        let mut cluster = Cluster::start(plane, &ServeOptions::default()).await?;
+        let namespace = plane.namespace("web").await?;
+
+        // A DaemonSet of one CPU on every node: no node may be bought that has no room for it.
+        let daemon = json!({
+            "apiVersion": "apps/v1", "kind": "DaemonSet",
+            "metadata": {"name": "daemon", "namespace": namespace},
+            "spec": {
+                "selector": {"matchLabels": {"app": "daemon"}},
+                "template": {"metadata": {"labels": {"app": "daemon"}}, "spec": {
+                    "nodeSelector": {"test": "web"},
+                    "tolerations": [{"operator": "Exists"}],
+                    "containers": [{"name": "c", "image": "registry.invalid/none",
+                        "resources": {"requests": {"cpu": "1"}}}],
+                }},
+            },
+        });
+        cluster.apply(&daemon).await?;
+        cluster.apply(&node_pool("web", &json!({}))).await?;
+        let spread = json!({"topologySpreadConstraints": [{
+            "maxSkew": 1, "topologyKey": "topology.kubernetes.io/zone", "whenUnsatisfiable": "DoNotSchedule",
+            "labelSelector": {"matchLabels": {"app": "web"}},
+        }]});
+        cluster.apply(&deployment(&namespace, "web", "web", 9, &spread)).await?;
+        cluster.running(&namespace, "web", 9).await?;
+
+        let nodes = cluster.nodes("web").await?;
+        let mut zones: Vec<&str> = nodes
+            .iter()
+            .map(|node| node.metadata.labels.as_ref().unwrap()["topology.kubernetes.io/zone"].as_str())
+            .collect();
+        zones.sort_unstable();
+        zones.dedup();
+        assert_eq!(zones.len(), 3, "over three zones: {zones:?}");
+        for node in &nodes {
+            let labels = node.metadata.labels.as_ref().unwrap();
+            assert_eq!(labels["karpenter.sh/registered"], "true");
+            assert_eq!(labels["hardware.assay.dev/verified"], "true", "measured before it was used");
+            let spec = node.spec.as_ref().unwrap();
+            let taints: Vec<&str> = spec.taints.iter().flatten().map(|taint| taint.key.as_str()).collect();
+            assert_eq!(taints, ["test"], "of what it started with nothing is left");
+        }
+        cluster
+            .until("every node runs the daemon", async |cluster| {
+                let daemons = cluster.pods(&namespace, "daemon").await?;
+                Ok(nodes.iter().all(|node| daemons.contains_key(node.metadata.name.as_ref().unwrap())))
+            })
+            .await?;
+
+        // The record of a claim.
+        let claims = cluster.claims("web").await?;
+        assert_eq!(claims.len(), nodes.len());
+        for claim in &claims {
+            for name in ["Launched", "Registered", "Initialized", "Ready"] {
+                assert_eq!(condition(claim, name), "True", "{name} of {claim:#}");
+            }
+            assert_eq!(claim["metadata"]["finalizers"], json!(["karpenter.sh/termination"]));
+            assert_eq!(claim["metadata"]["ownerReferences"][0]["kind"], "NodePool");
+            assert!(claim["status"]["providerID"].as_str().unwrap().starts_with("assay-sim:///"));
+            assert_eq!(claim["status"]["nodeName"], claim["metadata"]["name"]);
+        }
+        cluster
+            .until("the pool tells its resources and that it is ready", async |cluster| {
+                let pools = cluster.list("karpenter.sh/v1", "NodePool", "").await?;
+                let pool = pools.iter().find(|pool| pool["metadata"]["name"] == "web").unwrap();
+                Ok(pool["status"]["nodes"] == json!(claims.len())
+                    && condition(pool, "Ready") == "True"
+                    && pool["status"]["resources"]["cpu"].is_string())
+            })
+            .await?;
+        cluster
+            .until("what was measured is on record", async |cluster| {
+                let hardware = cluster.list("assay.dev/v1alpha1", "NodeHardware", "").await?;
+                Ok(nodes.iter().all(|node| {
+                    hardware.iter().any(|one| one["metadata"]["name"] == json!(node.metadata.name))
+                }))
+            })
+            .await?;
+        assert!(!cluster.events("Nominated").await?.is_empty(), "people were told");
+        assert!(
+            cluster.serving.metric("karpenter_nodeclaims_created_total", &[("nodepool", "web")]).await?
+                >= 1.0
+        );
+
+        // Nobody needs them any more.
+        cluster
+            .patch(&deployment(&namespace, "web", "web", 0, &json!({})), &json!({"spec": {"replicas": 0}}))
+            .await?;
+        cluster
+            .until("nodes, claims and VMs are gone", async |cluster| {
+                let vms = cluster.list("v1", "ConfigMap", "assay.dev/simulated-vm=true").await?;
+                Ok(cluster.nodes("web").await?.is_empty()
+                    && cluster.claims("web").await?.is_empty()
+                    && vms.is_empty())
+            })
+            .await?;
+        cluster.serving.stop().await
+    });
+}
+
+/// A limit of zero buys nothing, a pool without its class says so, and pods are told why.
+#[test]
+fn limits_and_missing_classes_buy_nothing_and_say_so() {
+    on_own(Options::whole(), async |plane| {
+        let mut cluster = Cluster::start(plane, &ServeOptions::default()).await?;
+        let namespace = plane.namespace("none").await?;
+        cluster.apply(&node_pool("none", &json!({"limits": {"cpu": "0"}}))).await?;
+        let mut orphan = node_pool("orphan", &json!({}));
+        orphan["spec"]["template"]["spec"]["nodeClassRef"]["name"] = json!("missing");
+        cluster.apply(&orphan).await?;
+        cluster.apply(&deployment(&namespace, "none", "none", 2, &json!({}))).await?;
+        cluster
+            .until("pods are told that the limit leaves nothing", async |cluster| {
+                let told = cluster.events("FailedScheduling").await?;
+                Ok(told.iter().any(|event| event.contains("limit")))
+            })
+            .await?;
+        cluster
+            .until("the pool without class is not ready", async |cluster| {
+                let pools = cluster.list("karpenter.sh/v1", "NodePool", "").await?;
+                let pool = pools.iter().find(|pool| pool["metadata"]["name"] == "orphan").unwrap();
+                Ok(condition(pool, "NodeClassReady") == "False" && condition(pool, "Ready") == "False")
+            })
+            .await?;
+        assert!(cluster.claims("none").await?.is_empty() && cluster.claims("orphan").await?.is_empty());
+
+        // The limit goes, and the pods run.
+        cluster.patch(&node_pool("none", &json!({})), &json!({"spec": {"limits": {"cpu": "1000"}}})).await?;
+        cluster.running(&namespace, "none", 2).await?;
+        assert_eq!(names(&cluster.nodes("none").await?).len(), 1);
+        Ok(())
+    });
+}
+
+/// One object that cannot be read stops nothing.
+#[test]
+fn an_object_that_cannot_be_read_stops_nothing() {
+    on_own(Options::whole(), async |plane| {
+        let mut cluster = Cluster::start(plane, &ServeOptions::default()).await?;
+        let namespace = plane.namespace("odd").await?;
+        cluster.apply(&node_pool("odd", &json!({}))).await?;
+        // Valid to the API server, and nothing that a scheduler can decide on.
+        let odd: Value = deployment(
+            &namespace,
+            "odd",
+            "odd",
+            1,
+            &json!({
+                "affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [
+                    {"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["no-such-node"]}]},
+                ]}}},
+            }),
+        );
+        cluster.apply(&odd).await?;
+        cluster.apply(&deployment(&namespace, "fine", "odd", 3, &json!({}))).await?;
+        cluster.running(&namespace, "fine", 3).await?;
+        cluster
+            .until("the odd pod is told why it waits", async |cluster| {
+                Ok(cluster
+                    .events("FailedScheduling")
+                    .await?
+                    .iter()
+                    .any(|event| event.starts_with("Pod/odd-")))
+            })
+            .await
+    });
+}
