@@ -170,7 +170,8 @@ impl Driver {
         self.clock = Clock::of_server(&self.parts.client).await;
         self.records = Records::default();
         self.writing = None;
-        let mut engine = (self.parts.make)(self.record_writer().profiles().await);
+        let Some(profiles) = self.record_writer().profiles(term).await else { return };
+        let mut engine = (self.parts.make)(profiles);
         let now = self.clock.now();
         while self.parts.answers.try_recv().is_ok() {}
         let known = self.parts.observer.replay();

@@ -26,6 +26,8 @@ use crate::quantities::quantities;
 
 /// A profile that changes with every report is written this seldom.
 const PROFILE_INTERVAL: Duration = Duration::from_secs(10);
+/// Pause before what earlier leaders learned is asked for again.
+const PROFILES_RETRY: Duration = Duration::from_millis(500);
 /// Records written in one turn; the rest follow in the next ones.
 const AT_ONCE: usize = 50;
 
@@ -125,14 +127,22 @@ impl RecordWriter {
         Self { client, gate }
     }
 
-    /// What earlier leaders learned. An object that cannot be read is left out, and said.
-    pub(super) async fn profiles(&self) -> ProfileStore {
+    /// What earlier leaders learned. An object that cannot be read is left out, and said. The API server is asked until it
+    /// answers: whoever began without what was learned would write over it.
+    pub(super) async fn profiles(&self, term: u64) -> Option<ProfileStore> {
         let objects: Api<kube::api::DynamicObject> = Api::all_with(self.client.clone(), &resource());
-        let listed = match objects.list(&ListParams::default()).await {
-            Ok(listed) => listed,
-            Err(error) => {
-                warn!(%error, "nothing is known of what earlier leaders learned");
-                return ProfileStore::new();
+        let listed = loop {
+            if !self.gate.admits(term) {
+                return None;
+            }
+            match objects.list(&ListParams::default()).await {
+                Ok(listed) => break listed,
+                // Nobody has defined the kind, so nothing was ever kept.
+                Err(kube::Error::Api(status)) if status.code == 404 => return Some(ProfileStore::new()),
+                Err(error) => {
+                    warn!(%error, "what earlier leaders learned cannot be read yet");
+                    tokio::time::sleep(PROFILES_RETRY).await;
+                }
             }
         };
         let read = listed.items.into_iter().filter_map(|object| {
@@ -145,7 +155,7 @@ impl RecordWriter {
                 }
             }
         });
-        ProfileStore::of(read)
+        Some(ProfileStore::of(read))
     }
 
     /// Writes records as long as the term lasts; those that were.
