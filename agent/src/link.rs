@@ -6,7 +6,8 @@
 //!                               send)      connection) +-- Ack, SendFull, Refused
 //! ```
 //!
-//! [`run_link`] is the whole life of an agent; [`report_once`] one report of it. Both work inside any tokio runtime, so the
+//! [`run_link`] is the whole life of an agent; [`run_replicas`] the same for several schedulers at once; [`report_once`] one
+//! report of it. All work inside any tokio runtime, so the
 //! simulator and the tests run thousands in one process. `docs/fleet-link.md` has the protocol.
 
 mod address;
@@ -16,6 +17,7 @@ mod endpoint;
 mod error;
 mod fit;
 mod pause;
+mod replicas;
 mod reporter;
 mod session;
 mod surveyor;
@@ -33,6 +35,7 @@ pub use credentials::{Credentials, CredentialsError};
 pub use endpoint::LinkEndpoint;
 pub use error::LinkError;
 pub use pause::Reconnect;
+pub use replicas::{run_replicas, run_replicas_found};
 
 use reporter::Reporter;
 use session::{Goal, Session};
@@ -92,9 +95,19 @@ pub async fn run_link(
     config: LinkConfig,
     endpoint: LinkEndpoint,
     source: impl ReportSource,
+    shutdown: watch::Receiver<bool>,
+) -> Result<(), LinkError> {
+    let surveys = Surveys::start(source, First::QuickThenWhole, config.interval, FIRST_INTERVAL);
+    stay(&config, &endpoint, surveys, shutdown).await
+}
+
+/// Reports what `surveys` find.
+async fn stay(
+    config: &LinkConfig,
+    endpoint: &LinkEndpoint,
+    mut surveys: Surveys,
     mut shutdown: watch::Receiver<bool>,
 ) -> Result<(), LinkError> {
-    let mut surveys = Surveys::start(source, First::QuickThenWhole, config.interval, FIRST_INTERVAL);
     let mut reporter = Reporter::default();
     let mut pauses = config.reconnect.pauses();
     // The first connection says which boot it is about, so it waits for the first survey.
@@ -103,8 +116,8 @@ pub async fn run_link(
         _ = shutdown.wait_for(|stop| *stop) => return Ok(()),
     }
     loop {
-        let mut session = Session { config: &config, surveys: &mut surveys, reporter: &mut reporter };
-        let ended = session.run(&endpoint, Goal::Stay, &mut shutdown).await;
+        let mut session = Session { config, surveys: &mut surveys, reporter: &mut reporter };
+        let ended = session.run(endpoint, Goal::Stay, &mut shutdown).await;
         let Err(why) = ended else { return Ok(()) };
         if matches!(why, LinkError::SurveyFailed) {
             return Err(why);

@@ -7,9 +7,12 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use assay_agent::link::{Credentials, LinkEndpoint, LinkError, ReportSource, report_once, run_link};
-use assay_scheduler::fleet::FleetEvent;
+use assay_agent::link::{
+    Credentials, LinkEndpoint, LinkError, ReportSource, report_once, run_link, run_replicas,
+    run_replicas_found,
+};
 use assay_scheduler::fleet::ca::{DevCa, SERVER_VALIDITY};
+use assay_scheduler::fleet::{FleetEvent, FleetHandle};
 use assay_shared::protocol::{AgentMessage, CloseCode, Notice, RefusalReason, Section, ServerMessage};
 use assay_shared::report::{EventType, ScheduledEvent};
 use assay_shared::{Fact, HardwareReport, NodeName};
@@ -354,4 +357,72 @@ async fn an_agent_says_why_a_single_report_did_not_get_through() -> anyhow::Resu
     assert_eq!(fleet.server.counters().refused(RefusalReason::HandshakeFailed), 3);
     assert_eq!(fleet.server.counters().refused(RefusalReason::NodeMismatch), 1);
     Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_replica_of_the_scheduler_has_the_same_reports() -> anyhow::Result<()> {
+    let ca = DevCa::create()?;
+    let identity = ca.issue_server(&["localhost"], SERVER_VALIDITY)?;
+    let start = || {
+        let (events, mut receiver) = mpsc::channel(1024);
+        tokio::spawn(async move { while receiver.recv().await.is_some() {} });
+        serve(config(), &ca, &identity, events)
+    };
+    let mut replicas = vec![start()?, start()?];
+    let issued = ca.issue_agent(&node("node-a"), SERVER_VALIDITY)?;
+    let mut link = agent(&ca, &issued, "node-a", replicas[0].local_addr())?;
+    link.server_name = Some("localhost".to_owned());
+    let addresses =
+        |replicas: &[FleetHandle]| replicas.iter().map(FleetHandle::local_addr).collect::<Vec<_>>();
+    let (known, found) = watch::channel(addresses(&replicas));
+    let lookup = move || {
+        let found = found.borrow().clone();
+        async { Ok(found) }
+    };
+    let machine = Machine::new("node-a");
+    let (stop, stopped) = watch::channel(false);
+    let often = Duration::from_millis(20);
+    let endpoint = LinkEndpoint::bind()?;
+    let agent = tokio::spawn(run_replicas_found(link, endpoint, machine.clone(), stopped, often, lookup));
+    let last = |replica: &FleetHandle| replica.connected().first().and_then(|agent| agent.report.clone());
+    eventually("all replicas to have the first report", || {
+        replicas.iter().all(|replica| last(replica).is_some())
+    })
+    .await?;
+
+    // One is replaced by another; what is found out meanwhile reaches those that are there.
+    let gone = replicas.remove(0);
+    replicas.push(start()?);
+    known.send_replace(addresses(&replicas));
+    gone.stop().await;
+    machine.change(|report| report.cpu.logical_cpus = Fact::Measured(8));
+    let changed = |replica: &FleetHandle| {
+        last(replica).is_some_and(|report| report.cpu.logical_cpus == Fact::Measured(8))
+    };
+    eventually("all replicas to have the change", || replicas.iter().all(changed)).await?;
+    assert_eq!(replicas[0].counters().welcomed, 1, "the one that stayed was not left");
+    assert!(!agent.is_finished());
+    stop.send_replace(true);
+    agent.await??;
+    eventually("its leave", || replicas.iter().all(|replica| replica.counters().connected == 0)).await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn replicas_are_found_by_the_name_of_the_scheduler() -> anyhow::Result<()> {
+    let ca = DevCa::create()?;
+    // Of the name, and of no address.
+    let identity = ca.issue_server(&["localhost"], SERVER_VALIDITY)?;
+    let (events, mut receiver) = mpsc::channel(1024);
+    tokio::spawn(async move { while receiver.recv().await.is_some() {} });
+    let fleet = serve(config(), &ca, &identity, events)?;
+    let issued = ca.issue_agent(&node("node-a"), SERVER_VALIDITY)?;
+    let mut link = agent(&ca, &issued, "node-a", fleet.local_addr())?;
+    link.scheduler = format!("localhost:{}", fleet.local_addr().port()).parse()?;
+    let (stop, stopped) = watch::channel(false);
+    let agent = tokio::spawn(run_replicas(link, LinkEndpoint::bind()?, Machine::new("node-a"), stopped));
+    eventually("the report", || fleet.connected().iter().any(|agent| agent.report.is_some())).await?;
+    stop.send_replace(true);
+    agent.await??;
+    eventually("its leave", || fleet.counters().connected == 0).await
 }

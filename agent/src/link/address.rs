@@ -1,7 +1,7 @@
 //! Where the scheduler is: `HOST:PORT`.
 
 use std::fmt;
-use std::net::Ipv6Addr;
+use std::net::{Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 
 use assay_shared::protocol::DEFAULT_PORT;
@@ -31,6 +31,12 @@ impl SchedulerAddress {
     #[must_use]
     pub const fn port(&self) -> u16 {
         self.port
+    }
+}
+
+impl From<SocketAddr> for SchedulerAddress {
+    fn from(address: SocketAddr) -> Self {
+        Self { host: address.ip().to_string(), port: address.port() }
     }
 }
 

@@ -18,6 +18,7 @@ use tracing_subscriber::EnvFilter;
 
 use super::{
     Credentials, LinkConfig, LinkEndpoint, Reconnect, ReportSource, SchedulerAddress, report_once, run_link,
+    run_replicas,
 };
 use crate::imds::{Answer, client};
 use crate::sources::{SourceArgs, Sources};
@@ -58,8 +59,11 @@ pub struct RunArgs {
     /// Name in the scheduler's certificate, where it is not the host it is reached at.
     #[arg(long, value_name = "NAME")]
     pub server_name: Option<String>,
+    /// Report to every address of the scheduler's name, since each is a replica that may have to take over.
+    #[arg(long, env = "ASSAY_ALL_REPLICAS")]
+    pub all_replicas: bool,
     /// Report once, and exit 0 when the scheduler has acknowledged it, or 1.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "all_replicas")]
     pub once: bool,
     /// Survey this often; otherwise as often as the scheduler says.
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=86_400))]
@@ -150,15 +154,15 @@ pub fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
         runtime: runtime.handle().clone(),
         vm_name: Fact::default(),
     };
-    let code = runtime.block_on(report(args.once, config, source))?;
+    let code = runtime.block_on(report(args, config, source))?;
     // A probe that hangs in a driver must not hold up the end.
     runtime.shutdown_background();
     Ok(code)
 }
 
-async fn report(once: bool, config: LinkConfig, source: Machine) -> anyhow::Result<ExitCode> {
+async fn report(args: &RunArgs, config: LinkConfig, source: Machine) -> anyhow::Result<ExitCode> {
     let endpoint = LinkEndpoint::bind().context("open a UDP socket")?;
-    let ended = if once {
+    let ended = if args.once {
         report_once(config, endpoint.clone(), source).await
     } else {
         let (stop, stopped) = watch::channel(false);
@@ -171,7 +175,11 @@ async fn report(once: bool, config: LinkConfig, source: Machine) -> anyhow::Resu
             }
             stop.send_replace(true);
         });
-        run_link(config, endpoint.clone(), source, stopped).await
+        if args.all_replicas {
+            run_replicas(config, endpoint.clone(), source, stopped).await
+        } else {
+            run_link(config, endpoint.clone(), source, stopped).await
+        }
     };
     endpoint.wait_idle().await;
     match ended {

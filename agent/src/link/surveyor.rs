@@ -1,5 +1,6 @@
 //! Surveys again and again, on threads that may block, and between surveys looks at what cannot wait.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use assay_shared::report::ScheduledEvent;
@@ -31,13 +32,21 @@ pub(super) enum First {
     QuickThenWhole,
 }
 
-/// The observations of one machine, one at a time: nothing is surveyed before the last one was taken.
+/// The observations of one machine.
 #[derive(Debug)]
 pub(super) struct Surveys {
-    observations: mpsc::Receiver<Observation>,
+    observations: Observations,
     interval: watch::Sender<Duration>,
     /// Set on the command line: the scheduler does not change it.
     fixed: bool,
+}
+
+#[derive(Debug)]
+enum Observations {
+    /// One at a time: nothing is surveyed before the last one was taken.
+    Each(mpsc::Receiver<Observation>),
+    /// The last one only, with everything that was observed so far: for one of several listeners, who do not wait for each other.
+    Last(watch::Receiver<Option<Arc<HardwareReport>>>),
 }
 
 impl Surveys {
@@ -50,12 +59,29 @@ impl Surveys {
         let (found, observations) = mpsc::channel(1);
         let (interval, interval_now) = watch::channel(fixed.unwrap_or(otherwise));
         tokio::spawn(observe(source, first, interval_now, found));
-        Self { observations, interval, fixed: fixed.is_some() }
+        Self { observations: Observations::Each(observations), interval, fixed: fixed.is_some() }
+    }
+
+    /// The same surveys for one of several listeners, of which `last` has the last.
+    pub(super) fn branch(&self, last: &watch::Sender<Option<Arc<HardwareReport>>>) -> Self {
+        let mut last = last.subscribe();
+        // What is there is new to whoever begins to listen.
+        last.mark_changed();
+        Self { observations: Observations::Last(last), interval: self.interval.clone(), fixed: self.fixed }
     }
 
     /// The next observation.
     pub(super) async fn next(&mut self) -> Result<Observation, LinkError> {
-        self.observations.recv().await.ok_or(LinkError::SurveyFailed)
+        match &mut self.observations {
+            Observations::Each(each) => each.recv().await.ok_or(LinkError::SurveyFailed),
+            Observations::Last(last) => loop {
+                last.changed().await.map_err(|_| LinkError::SurveyFailed)?;
+                let report = last.borrow_and_update().clone();
+                if let Some(report) = report {
+                    return Ok(Observation::Report(Box::new(HardwareReport::clone(&report))));
+                }
+            },
+        }
     }
 
     /// Takes the scheduler's interval.

@@ -6,27 +6,29 @@ use std::collections::{BTreeMap, BTreeSet};
 use assay_shared::labels::{karpenter, kubernetes};
 
 use super::Violation;
-use super::ledger::Ledger;
+use super::claims::Pods;
 use crate::catalog::{InstanceType, NumaLayout};
-use crate::model::{AlignedRequest, CpuManagerPolicy, Plan, PlannedClaim, PodId, TopologyManagerPolicy};
+use crate::model::{
+    AlignedRequest, CpuManagerPolicy, Plan, PlannedClaim, PodId, Snapshot, TopologyManagerPolicy,
+};
 use crate::requirement::{Requirements, ValueSet};
 
 /// Checks the options of every claim.
-pub(super) fn check(ledger: &Ledger, plan: &Plan, violations: &mut Vec<Violation>) {
+pub(super) fn check(snapshot: &Snapshot, pods: &Pods<'_>, plan: &Plan, violations: &mut Vec<Violation>) {
     for claim in &plan.claims {
-        let Some(known) = ledger.pool(&claim.pool) else { continue };
-        let pool = known.pool;
+        let Some(pool) = snapshot.pools.iter().find(|pool| pool.name == claim.pool) else { continue };
         let wanted: Vec<(&str, usize)> = pool
             .requirements
             .iter()
             .filter_map(|one| Some((one.key.as_str(), one.min_values? as usize)))
             .collect();
-        let class = ledger.market.class_of(pool);
+        let class = snapshot.classes.iter().find(|class| class.name == pool.node_class);
         let insists = class.filter(|class| class.topology_manager == TopologyManagerPolicy::SingleNumaNode);
         if wanted.is_empty() && insists.is_none() {
             continue;
         }
-        let types = known.listed(claim);
+        let listed = |one: &&InstanceType| claim.options.iter().any(|option| option.name == one.name);
+        let types: Vec<&InstanceType> = snapshot.instance_types_of(pool).iter().filter(listed).collect();
         if !wanted.is_empty() && claim.reservation.is_none() {
             let labels = Requirements::from_labels(&pool.labels).intersect(&claim.requirements);
             variety(claim, &types, &labels, &wanted, violations);
@@ -35,7 +37,7 @@ pub(super) fn check(ledger: &Ledger, plan: &Plan, violations: &mut Vec<Violation
         let containers: Vec<(&PodId, &AlignedRequest)> = claim
             .pods
             .iter()
-            .filter_map(|id| ledger.waiting(id))
+            .filter_map(|id| pods.get(id))
             .flat_map(|pod| pod.spec.aligned.iter().map(|one| (&pod.id, one)))
             .collect();
         for one in types {

@@ -1,4 +1,5 @@
-//! Simulated agents prove their node as real ones do: with a service-account token that the API server makes for this node.
+//! Simulated agents prove their node as real ones do, with a service-account token that the API server makes for this node, and
+//! report to every replica of the scheduler as real ones do.
 
 use std::fmt;
 use std::fs;
@@ -7,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use assay_agent::link::{Credentials, LinkConfig, LinkEndpoint, Reconnect, SchedulerAddress, run_link};
+use assay_agent::link::{Credentials, LinkConfig, LinkEndpoint, Reconnect, SchedulerAddress, run_replicas};
 use k8s_openapi::api::authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::core::v1::{Node, ServiceAccount as ServiceAccountObject};
 use kube::api::PostParams;
@@ -98,7 +99,7 @@ impl AgentLink for TokenLink {
             request.renew().await;
             let mut ended = stopped.clone();
             tokio::select! {
-                link = run_link(config, endpoint, machine, stopped) => if let Err(error) = link {
+                link = run_replicas(config, endpoint, machine, stopped) => if let Err(error) = link {
                     warn!(%error, "simulated agent");
                 },
                 () = request.keep_fresh() => {}
