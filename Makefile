@@ -24,7 +24,7 @@ build: tools ## Build assay and assay-agent, optimised
 demo: build ## Show the whole loop: a simulated cloud, real agents over real QUIC; half a minute, no cluster, no cloud
 	target/release/assay demo
 
-control-plane: tools ## Build tests and the Kubernetes control plane they run against (needs Go; minutes the first time)
+control-plane: tools ## Build tests, the Kubernetes control plane they run against, and Helm (needs Go; minutes the first time)
 	$(CARGO) test --workspace --locked --no-run
 	$${CARGO_TARGET_DIR:-target}/debug/control-plane build
 

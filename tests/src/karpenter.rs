@@ -6,8 +6,8 @@ use std::process::Command;
 use anyhow::{Context, ensure};
 use serde_json::Value;
 
-use crate::control_plane::go::{Go, announce};
 use crate::control_plane::shared::must_run;
+use crate::go::{Go, announce};
 use crate::objects;
 
 /// The module that has them, as they are shipped for Azure.

@@ -3,6 +3,8 @@
 
 pub mod control_plane;
 pub mod fleet;
+mod go;
+pub mod helm;
 pub mod json;
 pub mod karpenter;
 pub mod machines;

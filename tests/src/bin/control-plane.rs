@@ -1,4 +1,4 @@
-//! The control plane of the tests, for a person and for the makefile: `build` builds its program, `run` starts one, prints
+//! The control plane of the tests, for a person and for the makefile: `build` builds its program and Helm, `run` starts one, prints
 //! where it is as one line of JSON, and keeps it until standard input ends.
 
 use std::io::Write;
@@ -8,6 +8,7 @@ use anyhow::Context;
 use assay_tests::control_plane::binaries::{Binaries, Component, Missing};
 use assay_tests::control_plane::shared::must_run;
 use assay_tests::control_plane::{ControlPlane, Options};
+use assay_tests::helm::Helm;
 
 const USAGE: &str = "usage: control-plane build | run [--bare]";
 
@@ -25,8 +26,9 @@ fn main() -> anyhow::Result<ExitCode> {
     }
 }
 
-/// Builds the program, or says what the tests will say when they are skipped.
+/// Builds the programs, or says what the tests will say when they are skipped.
 fn build() -> anyhow::Result<ExitCode> {
+    Helm::find()?;
     match Binaries::find(&Component::ALL) {
         Ok(_) => Ok(ExitCode::SUCCESS),
         Err(error) if error.is::<Missing>() && !must_run() => {

@@ -4,7 +4,13 @@ use std::fmt;
 use std::path::PathBuf;
 use std::process::Command;
 
-use super::go::{self, Go, Source};
+use anyhow::Context;
+
+use crate::go::{self, Go, Module, Source};
+
+/// The program of all components.
+const MODULE: Module =
+    Module { directory: "control-plane", package: ".", program: "control-plane", what: "the control plane" };
 
 /// Names a directory with `etcd` and `kube-apiserver`, as controller-runtime's `setup-envtest` makes it.
 pub const ASSETS: &str = "KUBEBUILDER_ASSETS";
@@ -83,7 +89,11 @@ impl Binaries {
             }
             return Ok(Self::Assets(assets));
         }
-        let source = Source::read()?;
+        let source = Source::read(MODULE, |requirements| {
+            let version =
+                kubernetes_version(requirements).context("go.mod does not require k8s.io/kubernetes")?;
+            linker_flags(version)
+        })?;
         match Go::find() {
             Ok(go) => Ok(Self::Program(source.build(&go)?)),
             // Without Go, what was built from the same source with any version of it serves as well.
@@ -101,5 +111,43 @@ impl Binaries {
                 command
             }
         }
+    }
+}
+
+/// The version that a `go.mod` requires of Kubernetes.
+fn kubernetes_version(text: &str) -> Option<&str> {
+    text.lines().find_map(|line| line.trim().strip_prefix("k8s.io/kubernetes v"))
+}
+
+/// Kubernetes takes its version from the linker; without it the API server and its clients would call themselves v0.0.0.
+fn linker_flags(version: &str) -> anyhow::Result<String> {
+    let mut numbers = version.split('.');
+    let major = numbers.next().context("a version has a major number")?;
+    let minor = numbers.next().context("a version has a minor number")?;
+    // Without tables of symbols and for debuggers: half the size.
+    let mut flags = "-s -w".to_owned();
+    for package in ["component-base", "client-go/pkg"] {
+        for (name, value) in [
+            ("Version", format!("v{version}").as_str()),
+            ("Major", major),
+            ("Minor", minor),
+            ("TreeState", "clean"),
+        ] {
+            flags.push_str(&format!(" -X k8s.io/{package}/version.git{name}={value}"));
+        }
+    }
+    Ok(flags)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{kubernetes_version, linker_flags};
+
+    #[test]
+    fn the_program_tells_the_version_that_is_required() {
+        let required = kubernetes_version("module x\n\nrequire (\n\tk8s.io/kubernetes v1.36.3\n)\n");
+        assert_eq!(required, Some("1.36.3"));
+        assert!(linker_flags("1.36.3").is_ok_and(|flags| flags.contains("gitMinor=36")));
+        assert_eq!(kubernetes_version("k8s.io/api => k8s.io/api v0.36.3"), None);
     }
 }

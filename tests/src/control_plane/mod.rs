@@ -12,7 +12,6 @@ pub mod certificates;
 pub mod clients;
 mod components;
 mod failure;
-pub(crate) mod go;
 pub(crate) mod ports;
 pub mod processes;
 pub mod shared;

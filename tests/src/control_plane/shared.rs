@@ -9,8 +9,8 @@ use anyhow::Context;
 use tokio::sync::OnceCell;
 
 use super::binaries::Missing;
-use super::go::announce;
 use super::{ControlPlane, Options};
+use crate::go::announce;
 
 /// The control plane that the tests of this process share. It is never dropped: it goes with the process.
 static SHARED: OnceCell<ControlPlane> = OnceCell::const_new();

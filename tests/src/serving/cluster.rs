@@ -41,6 +41,15 @@ impl<'p> Cluster<'p> {
         let client = plane.client().await?;
         install_crds(&client).await?;
         namespace_objects(&client).await?;
+        Self::installed(plane, options).await
+    }
+
+    /// Starts Assay in the cluster of `plane`, where the chart has installed what it needs.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub async fn installed(plane: &'p ControlPlane, options: &ServeOptions) -> anyhow::Result<Self> {
+        let client = plane.client().await?;
         node_class(&client, "default").await?;
         Ok(Self { plane, client: ClientOf(client), serving: Serving::start(plane, options)? })
     }
@@ -219,7 +228,11 @@ pub(super) fn name_of(object: &Value) -> anyhow::Result<&str> {
     object["metadata"]["name"].as_str().context("the object has a name")
 }
 
-pub(super) fn api_of(client: &Client, object: &Value) -> anyhow::Result<Api<DynamicObject>> {
+/// The API of an object's kind, in its namespace where it has one.
+///
+/// # Errors
+/// It has no `apiVersion` or `kind`.
+pub fn api_of(client: &Client, object: &Value) -> anyhow::Result<Api<DynamicObject>> {
     let version = object["apiVersion"].as_str().context("the object has an apiVersion")?;
     let kind = object["kind"].as_str().context("the object has a kind")?;
     let (group, version) = version.split_once('/').unwrap_or(("", version));
@@ -233,7 +246,11 @@ pub(super) fn api_of(client: &Client, object: &Value) -> anyhow::Result<Api<Dyna
     })
 }
 
-pub(super) async fn apply(client: &Client, object: &Value) -> anyhow::Result<()> {
+/// Applies a manifest as the test.
+///
+/// # Errors
+/// The API server refuses.
+pub async fn apply(client: &Client, object: &Value) -> anyhow::Result<()> {
     let name = name_of(object)?;
     let params = PatchParams::apply("test").force();
     api_of(client, object)?

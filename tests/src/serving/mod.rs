@@ -13,7 +13,7 @@ use anyhow::{Context, bail};
 use assay_scheduler::fleet::ca::{DevCa, SERVER_VALIDITY};
 use tempfile::TempDir;
 
-pub use cluster::{Cluster, condition, names};
+pub use cluster::{Cluster, api_of, apply, condition, names};
 pub use objects::{deployment, install_crds, namespace_objects, node_class, node_pool};
 
 use crate::control_plane::ControlPlane;

@@ -31,6 +31,17 @@ app.kubernetes.io/component: {{ .component }}
 system:serviceaccount:{{ .Release.Namespace }}:{{ include "assay.name" . }}
 {{- end -}}
 
+{{/* The class that is asked for, or is to be made, or is there already. */}}
+{{- define "assay.gpuRuntimeClass" -}}
+{{- with .Values.agent.gpu -}}
+{{- if .runtimeClassName -}}
+{{ .runtimeClassName }}
+{{- else if or .createRuntimeClass (lookup "node.k8s.io/v1" "RuntimeClass" "" "nvidia") -}}
+nvidia
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
 {{/* Not root, nothing writable, no capability, no system call beyond the runtime's own list. */}}
 {{- define "assay.containerSecurity" -}}
 allowPrivilegeEscalation: false

@@ -1,6 +1,6 @@
-//! Building `tests/control-plane` with Go, once for each state of its source and each version of Go.
+//! Building programs for tests with Go, once for each state of their source and each version of Go.
 //!
-//! The program lies in `target/control-plane/SOURCE-GO/`, where SOURCE is a digest of everything that goes into it.
+//! A program lies in `target/PROGRAM/SOURCE-GO/`, where SOURCE is a digest of everything that goes into it.
 
 use std::fs::File;
 use std::io::Write;
@@ -11,14 +11,11 @@ use anyhow::{Context, ensure};
 use aws_lc_rs::digest;
 
 /// The oldest Go that builds it.
-pub(super) const WANTED: &str = "Go 1.26 or newer";
+pub(crate) const WANTED: &str = "Go 1.26 or newer";
 const WANTED_VERSION: (u32, u32) = (1, 26);
 
 /// Where Go's own instructions install it.
 const USUAL_PLACE: &str = "/usr/local/go/bin/go";
-
-/// Name of the program in its directory.
-const PROGRAM: &str = "control-plane";
 
 /// An installation of Go that is new enough.
 #[derive(Debug)]
@@ -60,10 +57,24 @@ fn parse(version: &str) -> Option<(u32, u32)> {
     Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
 }
 
-/// The Go module.
+/// A Go module in this package's directory, and the program to build from it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Module {
+    /// Its directory.
+    pub directory: &'static str,
+    /// The package to build.
+    pub package: &'static str,
+    /// Name of the program.
+    pub program: &'static str,
+    /// What it is, for people who wait for it.
+    pub what: &'static str,
+}
+
+/// The source of a program.
 #[derive(Debug)]
-pub(super) struct Source {
-    module: PathBuf,
+pub(crate) struct Source {
+    module: Module,
+    directory: PathBuf,
     /// All built programs, a directory each.
     cache: PathBuf,
     linker_flags: String,
@@ -71,14 +82,17 @@ pub(super) struct Source {
 }
 
 impl Source {
-    /// Reads the module.
-    pub(super) fn read() -> anyhow::Result<Self> {
-        let module = Path::new(env!("CARGO_MANIFEST_DIR")).join("control-plane");
+    /// Reads a module. `linker_flags` makes them of its `go.mod`.
+    pub(crate) fn read(
+        module: Module,
+        linker_flags: impl Fn(&str) -> anyhow::Result<String>,
+    ) -> anyhow::Result<Self> {
+        let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join(module.directory);
         let mut files = Vec::new();
         for entry in
-            std::fs::read_dir(&module).with_context(|| format!("cannot list {}", module.display()))?
+            std::fs::read_dir(&directory).with_context(|| format!("cannot list {}", directory.display()))?
         {
-            let path = entry.with_context(|| format!("cannot list {}", module.display()))?.path();
+            let path = entry.with_context(|| format!("cannot list {}", directory.display()))?.path();
             if path
                 .extension()
                 .is_some_and(|extension| ["go", "mod", "sum"].iter().any(|wanted| extension == *wanted))
@@ -93,11 +107,9 @@ impl Source {
                 std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?,
             );
         }
-        let version = contents
-            .iter()
-            .find_map(|content| kubernetes_version(content))
-            .context("go.mod does not require k8s.io/kubernetes")?;
-        let linker_flags = linker_flags(version)?;
+        let requirements = std::fs::read_to_string(directory.join("go.mod"))
+            .with_context(|| format!("cannot read {}/go.mod", directory.display()))?;
+        let linker_flags = linker_flags(&requirements)?;
 
         let mut context = digest::Context::new(&digest::SHA256);
         for text in contents.iter().chain([&linker_flags]) {
@@ -105,22 +117,22 @@ impl Source {
             context.update(text.as_bytes());
         }
         let digest = context.finish().as_ref().iter().take(8).map(|byte| format!("{byte:02x}")).collect();
-        Ok(Self { module, cache: target()?.join("control-plane"), linker_flags, digest })
+        Ok(Self { module, directory, cache: target()?.join(module.program), linker_flags, digest })
     }
 
-    fn directory(&self, go: &Go) -> PathBuf {
+    fn built_by(&self, go: &Go) -> PathBuf {
         self.cache.join(format!("{}-{}", self.digest, go.version))
     }
 
     /// A program built from this source, by any version of Go.
-    pub(super) fn built(&self) -> Option<PathBuf> {
+    pub(crate) fn built(&self) -> Option<PathBuf> {
         let entries = std::fs::read_dir(&self.cache).ok()?;
         let mut programs: Vec<_> = entries
             .filter_map(|entry| Some(entry.ok()?.path()))
             .filter(|path| {
                 path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(&self.digest))
             })
-            .map(|path| path.join(PROGRAM))
+            .map(|path| path.join(self.module.program))
             .filter(|program| program.is_file())
             .collect();
         programs.sort();
@@ -128,9 +140,10 @@ impl Source {
     }
 
     /// The program built by `go`; builds it the first time. Processes that want it at the same time build it once.
-    pub(super) fn build(&self, go: &Go) -> anyhow::Result<PathBuf> {
-        let directory = self.directory(go);
-        let program = directory.join(PROGRAM);
+    pub(crate) fn build(&self, go: &Go) -> anyhow::Result<PathBuf> {
+        let Module { package, program: name, what, .. } = self.module;
+        let directory = self.built_by(go);
+        let program = directory.join(name);
         if program.is_file() {
             return Ok(program);
         }
@@ -138,25 +151,22 @@ impl Source {
             .with_context(|| format!("cannot make {}", directory.display()))?;
         let lock = self.cache.join("lock");
         let lock = File::create(&lock).with_context(|| format!("cannot write {}", lock.display()))?;
-        lock.lock().context("cannot lock the build of the control plane")?;
+        lock.lock().with_context(|| format!("cannot lock the build of {what}"))?;
         if program.is_file() {
             return Ok(program);
         }
-        announce(&format!(
-            "building the control plane for tests with {}: this takes minutes, once",
-            go.version
-        ));
+        announce(&format!("building {what} for tests with {}: this takes minutes, once", go.version));
         let unfinished = directory.join("unfinished");
         let status = Command::new(&go.program)
             .args(["build", "-trimpath", "-buildvcs=false", "-ldflags", &self.linker_flags, "-o"])
             .arg(&unfinished)
-            .arg(".")
-            .current_dir(&self.module)
+            .arg(package)
+            .current_dir(&self.directory)
             .env("CGO_ENABLED", "0")
             .env("GOTOOLCHAIN", "local")
             .status()
             .context("cannot run go")?;
-        ensure!(status.success(), "go build in {}: {status}", self.module.display());
+        ensure!(status.success(), "go build in {}: {status}", self.directory.display());
         std::fs::rename(&unfinished, &program).context("cannot move the built program")?;
         Ok(program)
     }
@@ -168,31 +178,6 @@ pub(crate) fn announce(text: &str) {
     let _ = writeln!(std::io::stderr(), "{text}");
 }
 
-/// The version that a `go.mod` requires of Kubernetes.
-fn kubernetes_version(text: &str) -> Option<&str> {
-    text.lines().find_map(|line| line.trim().strip_prefix("k8s.io/kubernetes v"))
-}
-
-/// Kubernetes takes its version from the linker; without it the API server and its clients would call themselves v0.0.0.
-fn linker_flags(version: &str) -> anyhow::Result<String> {
-    let mut numbers = version.split('.');
-    let major = numbers.next().context("a version has a major number")?;
-    let minor = numbers.next().context("a version has a minor number")?;
-    // Without tables of symbols and for debuggers: half the size.
-    let mut flags = "-s -w".to_owned();
-    for package in ["component-base", "client-go/pkg"] {
-        for (name, value) in [
-            ("Version", format!("v{version}").as_str()),
-            ("Major", major),
-            ("Minor", minor),
-            ("TreeState", "clean"),
-        ] {
-            flags.push_str(&format!(" -X k8s.io/{package}/version.git{name}={value}"));
-        }
-    }
-    Ok(flags)
-}
-
 /// Cargo's target directory that this program was built into; cargo marks it.
 fn target() -> anyhow::Result<PathBuf> {
     let program = std::env::current_exe().context("where does this program lie?")?;
@@ -202,7 +187,7 @@ fn target() -> anyhow::Result<PathBuf> {
 
 #[cfg(test)]
 mod tests {
-    use super::{kubernetes_version, linker_flags, parse};
+    use super::parse;
 
     #[test]
     fn versions_of_go_are_read() {
@@ -215,13 +200,5 @@ mod tests {
         ] {
             assert_eq!(parse(text), version, "{text}");
         }
-    }
-
-    #[test]
-    fn the_program_tells_the_version_that_is_required() {
-        let required = kubernetes_version("module x\n\nrequire (\n\tk8s.io/kubernetes v1.36.3\n)\n");
-        assert_eq!(required, Some("1.36.3"));
-        assert!(linker_flags("1.36.3").is_ok_and(|flags| flags.contains("gitMinor=36")));
-        assert_eq!(kubernetes_version("k8s.io/api => k8s.io/api v0.36.3"), None);
     }
 }
