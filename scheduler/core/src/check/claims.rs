@@ -3,34 +3,26 @@
 //! A plan of thousands of claims with dozens of options each is checked before every purchase, so nothing is built per
 //! option: a machine's labels are looked up as the intersection of what type, pool and claim say, one key at a time.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use assay_shared::labels::{azure, karpenter, kubernetes};
 use assay_shared::units::UsdPerHour;
 
 use super::fits::{Needs, lacking};
+use super::ledger::Ledger;
 use super::{Misfit, Violation};
 use crate::catalog::{InstanceType, Offering};
 use crate::model::{
-    DaemonSet, NodePool, Plan, PlannedClaim, Pod, PodId, PodSpec, ResourceList, Snapshot, untolerated,
+    DaemonSet, Market, NodePool, Plan, PlannedClaim, PodId, PodSpec, ResourceList, untolerated,
 };
 use crate::requirement::{Incompatible, Requirements, ValueSet};
 
-pub(super) type Pods<'s> = BTreeMap<&'s PodId, &'s Pod>;
-
 /// Checks every claim of a plan.
-pub(super) fn check_claims(
-    snapshot: &Snapshot,
-    pods: &Pods<'_>,
-    plan: &Plan,
-    violations: &mut Vec<Violation>,
-) {
-    let pools: BTreeMap<&str, PoolFacts<'_>> =
-        snapshot.pools.iter().map(|pool| (pool.name.as_str(), PoolFacts::of(snapshot, pool))).collect();
+pub(super) fn check_claims(ledger: &Ledger, plan: &Plan, violations: &mut Vec<Violation>) {
     for claim in &plan.claims {
-        match pools.get(claim.pool.as_str()) {
-            Some(pool) => check_claim(pool, pods, claim, violations),
+        match ledger.pool(&claim.pool) {
+            Some(pool) => check_claim(&pool, ledger, claim, violations),
             None => violations.push(wrong(claim, format!("no pool {}", claim.pool))),
         }
     }
@@ -40,23 +32,65 @@ fn wrong(claim: &PlannedClaim, detail: String) -> Violation {
     Violation::Claim { claim: claim.name.clone(), detail }
 }
 
-/// What is the same for all claims of a pool.
-struct PoolFacts<'s> {
-    pool: &'s NodePool,
-    types: BTreeMap<&'s str, &'s InstanceType>,
-    /// DaemonSets that tolerate its taints, and where they run.
-    daemon_sets: Vec<(&'s DaemonSet, Result<Needs, Misfit>)>,
+/// What is the same for all claims of a pool, found once.
+#[derive(Debug)]
+pub(super) struct PoolFacts {
+    /// Positions of its types, by name.
+    types: BTreeMap<Arc<str>, usize>,
+    /// Positions of DaemonSets that tolerate its taints.
+    daemon_sets: Vec<usize>,
 }
 
-impl<'s> PoolFacts<'s> {
-    fn of(snapshot: &'s Snapshot, pool: &'s NodePool) -> Self {
-        let tolerating = |set: &&DaemonSet| untolerated(&pool.taints, &set.spec.tolerations).is_none();
-        let daemon_sets = snapshot.daemon_sets.iter().filter(tolerating);
+impl PoolFacts {
+    pub(super) fn of(market: &Market, pool: &NodePool) -> Self {
+        let types = market.instance_types_of(pool).iter().enumerate();
+        let daemon_sets = market.daemon_sets.iter().enumerate();
+        let tolerating =
+            daemon_sets.filter(|(_, set)| untolerated(&pool.taints, &set.spec.tolerations).is_none());
         Self {
-            pool,
-            types: snapshot.instance_types_of(pool).iter().map(|one| (&*one.name, one)).collect(),
-            daemon_sets: daemon_sets.map(|set| (set, Needs::of(&set.spec))).collect(),
+            types: types.map(|(at, one)| (Arc::clone(&one.name), at)).collect(),
+            daemon_sets: tolerating.map(|(at, _)| at).collect(),
         }
+    }
+}
+
+/// A pool with what is known of it.
+pub(super) struct Pool<'l> {
+    pub(super) pool: &'l NodePool,
+    types: &'l [InstanceType],
+    facts: &'l PoolFacts,
+    /// DaemonSets that tolerate its taints, and where they run.
+    daemon_sets: Vec<(&'l DaemonSet, &'l Needs)>,
+}
+
+impl Ledger {
+    /// A pool by name.
+    pub(super) fn pool(&self, name: &str) -> Option<Pool<'_>> {
+        let pool = self.market.pool(name)?;
+        let facts = self.pools.get(name)?;
+        let daemon_sets = facts.daemon_sets.iter();
+        let daemon_sets = daemon_sets.filter_map(|at| {
+            Some((self.market.daemon_sets.get(*at)?, self.daemon_needs.get(*at)?.as_ref()?))
+        });
+        Some(Pool {
+            pool,
+            types: self.market.instance_types_of(pool),
+            facts,
+            daemon_sets: daemon_sets.collect(),
+        })
+    }
+}
+
+impl<'l> Pool<'l> {
+    /// A type that it can buy, by name.
+    pub(super) fn instance_type(&self, name: &str) -> Option<&'l InstanceType> {
+        self.types.get(*self.facts.types.get(name)?)
+    }
+
+    /// The types that a claim lists, each once.
+    pub(super) fn listed(&self, claim: &PlannedClaim) -> Vec<&'l InstanceType> {
+        let names: BTreeSet<&str> = claim.options.iter().map(|option| &*option.name).collect();
+        names.into_iter().filter_map(|name| self.instance_type(name)).collect()
     }
 }
 
@@ -71,14 +105,14 @@ struct ClaimFacts<'c> {
 }
 
 impl<'c> ClaimFacts<'c> {
-    fn of(pool: &NodePool, pods: &Pods<'c>, claim: &'c PlannedClaim) -> Result<Self, String> {
+    fn of(pool: &NodePool, ledger: &'c Ledger, claim: &PlannedClaim) -> Result<Self, String> {
         let mut stated = Requirements::from_list(&pool.requirements).map_err(|error| error.to_string())?;
         stated = stated.intersect(&Requirements::from_labels(&pool.labels)).intersect(&claim.requirements);
         stated.constrain(karpenter::NODEPOOL, &ValueSet::of([pool.name.as_str()]));
         stated.constrain(azure::AKS_NODE_CLASS, &ValueSet::of([pool.node_class.as_str()]));
         let mut specs: Vec<(&PodId, &Arc<PodSpec>, _)> = Vec::new();
         let mut requests = ResourceList::default();
-        for pod in claim.pods.iter().filter_map(|id| pods.get(id)) {
+        for pod in claim.pods.iter().filter_map(|id| ledger.waiting(id)) {
             requests += &pod.spec.requests;
             if !specs.iter().any(|(_, spec, _)| Arc::ptr_eq(spec, &pod.spec)) {
                 specs.push((&pod.id, &pod.spec, Needs::of(&pod.spec)));
@@ -88,12 +122,7 @@ impl<'c> ClaimFacts<'c> {
     }
 }
 
-fn check_claim<'c>(
-    pool: &PoolFacts<'_>,
-    pods: &Pods<'c>,
-    claim: &'c PlannedClaim,
-    violations: &mut Vec<Violation>,
-) {
+fn check_claim(pool: &Pool<'_>, ledger: &Ledger, claim: &PlannedClaim, violations: &mut Vec<Violation>) {
     if claim.pods.is_empty() {
         violations.push(wrong(claim, "no pod needs it".to_owned()));
     }
@@ -107,7 +136,7 @@ fn check_claim<'c>(
     if !claim.options.is_sorted_by_key(|option| option.price) {
         violations.push(wrong(claim, "options are not sorted by price".to_owned()));
     }
-    let facts = match ClaimFacts::of(pool.pool, pods, claim) {
+    let facts = match ClaimFacts::of(pool.pool, ledger, claim) {
         Ok(facts) => facts,
         Err(detail) => return violations.push(wrong(claim, detail)),
     };
@@ -119,7 +148,7 @@ fn check_claim<'c>(
         }
     }
     for option in &claim.options {
-        match pool.types.get(&*option.name) {
+        match pool.instance_type(&option.name) {
             Some(instance_type) => {
                 check_option(pool, &facts, claim, instance_type, option.price, violations);
             }
@@ -141,7 +170,7 @@ fn never_fits(pool: &NodePool, spec: &PodSpec, needs: &Result<Needs, Misfit>) ->
 
 /// Whether one option of a claim, in every offering the claim allows, holds the pods.
 fn check_option(
-    pool: &PoolFacts<'_>,
+    pool: &Pool<'_>,
     facts: &ClaimFacts<'_>,
     claim: &PlannedClaim,
     instance_type: &InstanceType,
@@ -175,7 +204,7 @@ fn check_option(
         }
         let mut need = facts.requests.clone();
         for (set, needs) in &pool.daemon_sets {
-            if needs.as_ref().is_ok_and(|needs| needs.test(|list| machine.could_have(list)).is_ok()) {
+            if needs.test(|list| machine.could_have(list)).is_ok() {
                 need += &set.spec.requests;
             }
         }

@@ -1,7 +1,7 @@
 //! Whether a pod may run on a node: the scheduler's filter, for one pod and one node.
 
 use crate::model::{Node, Pod, PodSpec, ResourceList, Taint, untolerated};
-use crate::requirement::{Incompatible, Requirements};
+use crate::requirement::{Incompatible, Requirement, Requirements};
 
 /// Why a pod may not run on a node.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -58,9 +58,19 @@ impl Needs {
     /// # Errors
     /// Where that cannot be read.
     pub(super) fn of(spec: &PodSpec) -> Result<Self, Misfit> {
-        let read = |list| Requirements::from_list(list).map_err(|error| Misfit::Invalid(error.to_string()));
-        let terms = spec.required_affinity.iter().map(read).collect::<Result<_, _>>()?;
-        Ok(Self { selector: read(&spec.node_selector)?, terms })
+        Self::read(&spec.node_selector, &spec.required_affinity)
+    }
+
+    /// The same of a node selector and alternative terms.
+    ///
+    /// # Errors
+    /// Where that cannot be read.
+    pub(super) fn read(selector: &[Requirement], terms: &[Vec<Requirement>]) -> Result<Self, Misfit> {
+        let read = |list: &[Requirement]| {
+            Requirements::from_list(list).map_err(|error| Misfit::Invalid(error.to_string()))
+        };
+        let terms = terms.iter().map(|term| read(term)).collect::<Result<_, _>>()?;
+        Ok(Self { selector: read(selector)?, terms })
     }
 
     /// Whether the selector and one of the terms pass `test`.

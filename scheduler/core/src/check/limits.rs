@@ -2,45 +2,34 @@
 
 use std::collections::BTreeMap;
 
-use assay_shared::labels::karpenter;
-
 use super::Violation;
-use crate::model::{NodePool, Plan, ResourceList, Snapshot};
+use super::ledger::Ledger;
+use crate::model::{Plan, PlannedClaim, ResourceList};
 
-pub(super) fn check(snapshot: &Snapshot, plan: &Plan, violations: &mut Vec<Violation>) {
-    for pool in &snapshot.pools {
-        let planned: Vec<_> = plan.claims.iter().filter(|claim| claim.pool == pool.name).collect();
-        if planned.is_empty() {
-            continue;
-        }
-        let capacities: BTreeMap<&str, &ResourceList> =
-            snapshot.instance_types_of(pool).iter().map(|one| (&*one.name, &one.capacity)).collect();
-        let mut machines = existing(snapshot, pool);
-        for claim in &planned {
+pub(super) fn check(ledger: &Ledger, plan: &Plan, violations: &mut Vec<Violation>) {
+    let mut planned: BTreeMap<&str, Vec<&PlannedClaim>> = BTreeMap::new();
+    for claim in &plan.claims {
+        planned.entry(&claim.pool).or_default().push(claim);
+    }
+    for (name, claims) in planned {
+        let Some(pool) = ledger.pool(name) else { continue };
+        let (mut machines, mut total) = ledger.fleet.held(name);
+        for claim in claims {
             let names = claim.options.iter().map(|option| &*option.name).chain([&*claim.instance_type]);
-            let options = names.filter_map(|name| capacities.get(name).copied());
-            machines.push(options.fold(ResourceList::default(), |most, one| most.max_of_each(one)));
+            let options = names.filter_map(|name| pool.instance_type(name)).map(|one| &one.capacity);
+            total += &options.fold(ResourceList::default(), |most, one| most.max_of_each(one));
+            machines += 1;
         }
-        let total: ResourceList = machines.iter().sum();
         let over =
-            |resource: &str| Violation::OverLimit { pool: pool.name.clone(), resource: resource.to_owned() };
-        if pool.limits.nodes.is_some_and(|most| machines.len() as u64 > most) {
+            |resource: &str| Violation::OverLimit { pool: name.to_owned(), resource: resource.to_owned() };
+        let limits = &pool.pool.limits;
+        if limits.nodes.is_some_and(|most| machines > most) {
             violations.push(over("nodes"));
         }
-        for name in &pool.limits.limited {
-            if total.amount(name) > pool.limits.resources.amount(name) {
+        for name in &limits.limited {
+            if total.amount(name) > limits.resources.amount(name) {
                 violations.push(over(name));
             }
         }
     }
-}
-
-/// Capacities of the pool's machines that exist or are on their way.
-fn existing(snapshot: &Snapshot, pool: &NodePool) -> Vec<ResourceList> {
-    let nodes = snapshot.nodes.iter().filter(|node| node.label(karpenter::NODEPOOL) == Some(&pool.name));
-    let waiting = snapshot.node_claims.iter().filter(|claim| {
-        let joined = snapshot.nodes.iter().any(|node| claim.node.as_ref() == Some(&node.name));
-        claim.pool == pool.name && !joined
-    });
-    nodes.map(|node| node.capacity.clone()).chain(waiting.map(|claim| claim.capacity.clone())).collect()
 }

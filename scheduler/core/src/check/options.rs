@@ -6,29 +6,27 @@ use std::collections::{BTreeMap, BTreeSet};
 use assay_shared::labels::{karpenter, kubernetes};
 
 use super::Violation;
-use super::claims::Pods;
+use super::ledger::Ledger;
 use crate::catalog::{InstanceType, NumaLayout};
-use crate::model::{
-    AlignedRequest, CpuManagerPolicy, Plan, PlannedClaim, PodId, Snapshot, TopologyManagerPolicy,
-};
+use crate::model::{AlignedRequest, CpuManagerPolicy, Plan, PlannedClaim, PodId, TopologyManagerPolicy};
 use crate::requirement::{Requirements, ValueSet};
 
 /// Checks the options of every claim.
-pub(super) fn check(snapshot: &Snapshot, pods: &Pods<'_>, plan: &Plan, violations: &mut Vec<Violation>) {
+pub(super) fn check(ledger: &Ledger, plan: &Plan, violations: &mut Vec<Violation>) {
     for claim in &plan.claims {
-        let Some(pool) = snapshot.pools.iter().find(|pool| pool.name == claim.pool) else { continue };
+        let Some(known) = ledger.pool(&claim.pool) else { continue };
+        let pool = known.pool;
         let wanted: Vec<(&str, usize)> = pool
             .requirements
             .iter()
             .filter_map(|one| Some((one.key.as_str(), one.min_values? as usize)))
             .collect();
-        let class = snapshot.classes.iter().find(|class| class.name == pool.node_class);
+        let class = ledger.market.class_of(pool);
         let insists = class.filter(|class| class.topology_manager == TopologyManagerPolicy::SingleNumaNode);
         if wanted.is_empty() && insists.is_none() {
             continue;
         }
-        let listed = |one: &&InstanceType| claim.options.iter().any(|option| option.name == one.name);
-        let types: Vec<&InstanceType> = snapshot.instance_types_of(pool).iter().filter(listed).collect();
+        let types = known.listed(claim);
         if !wanted.is_empty() && claim.reservation.is_none() {
             let labels = Requirements::from_labels(&pool.labels).intersect(&claim.requirements);
             variety(claim, &types, &labels, &wanted, violations);
@@ -37,7 +35,7 @@ pub(super) fn check(snapshot: &Snapshot, pods: &Pods<'_>, plan: &Plan, violation
         let containers: Vec<(&PodId, &AlignedRequest)> = claim
             .pods
             .iter()
-            .filter_map(|id| pods.get(id))
+            .filter_map(|id| ledger.waiting(id))
             .flat_map(|pod| pod.spec.aligned.iter().map(|one| (&pod.id, one)))
             .collect();
         for one in types {

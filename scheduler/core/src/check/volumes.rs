@@ -4,8 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Violation;
-use super::claims::Pods;
-use crate::model::{AttachedVolume, Plan, Pod, PodId, ResourceList, Snapshot};
+use super::ledger::Ledger;
+use crate::model::{AttachedVolume, Plan, Pod, PodId, ResourceList};
 
 /// Volumes by driver.
 type Attached<'p> = BTreeMap<&'p str, BTreeSet<&'p str>>;
@@ -19,34 +19,25 @@ fn attached<'p>(pods: impl Iterator<Item = &'p Pod>) -> Attached<'p> {
 }
 
 /// Checks every machine that gets pods with volumes.
-pub(super) fn check(snapshot: &Snapshot, pods: &Pods<'_>, plan: &Plan, violations: &mut Vec<Violation>) {
+pub(super) fn check(ledger: &Ledger, plan: &Plan, violations: &mut Vec<Violation>) {
     for claim in &plan.claims {
-        let planned = attached(claim.pods.iter().filter_map(|id| pods.get(id).copied()));
+        let planned = attached(claim.pods.iter().filter_map(|id| ledger.waiting(id)));
         if planned.is_empty() {
             continue;
         }
-        let Some(pool) = snapshot.pools.iter().find(|pool| pool.name == claim.pool) else { continue };
-        for one in snapshot.instance_types_of(pool) {
-            if claim.options.iter().any(|option| option.name == one.name) {
-                too_many(
-                    &claim.name,
-                    &claim.pods,
-                    &planned,
-                    &Attached::new(),
-                    &one.allocatable(),
-                    violations,
-                );
-            }
+        for one in ledger.pool(&claim.pool).iter().flat_map(|pool| pool.listed(claim)) {
+            let nothing = Attached::new();
+            too_many(&claim.name, &claim.pods, &planned, &nothing, &one.allocatable(), violations);
         }
     }
     for assignment in &plan.existing {
-        let planned = attached(assignment.pods.iter().filter_map(|id| pods.get(id).copied()));
+        let planned = attached(assignment.pods.iter().filter_map(|id| ledger.waiting(id)));
         let name = &*assignment.name;
-        let node = snapshot.nodes.iter().find(|node| &*node.name == name).map(|node| &node.allocatable);
-        let claim = || snapshot.node_claims.iter().find(|claim| &*claim.name == name);
-        let Some(allocatable) = node.or_else(|| claim().map(|claim| &claim.allocatable)) else { continue };
-        let running = snapshot.pods.iter().filter(|pod| pod.uses_node() && pod.node.as_deref() == Some(name));
-        too_many(name, &assignment.pods, &planned, &attached(running), allocatable, violations);
+        let standing = ledger.fleet.standing(name, &ledger.market);
+        if let Some(standing) = standing.filter(|_| !planned.is_empty()) {
+            let running = attached(ledger.on(name).iter().map(|pod| &**pod));
+            too_many(name, &assignment.pods, &planned, &running, &standing.allocatable, violations);
+        }
     }
 }
 

@@ -15,7 +15,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-pub use set::{Incompatible, Requirements, WELL_KNOWN, is_well_known, normalize_key};
+pub use set::{Incompatible, Requirements, WELL_KNOWN, is_well_known, normalize_key, value_of};
 pub(crate) use typo::distance;
 pub use typo::nearly_well_known;
 pub use value_set::ValueSet;

@@ -91,14 +91,7 @@ impl Requirements {
     /// Whether a node with exactly these labels satisfies all of them.
     pub fn check_labels(&self, labels: &Labels) -> Result<(), Box<Incompatible>> {
         for (key, set) in &self.sets {
-            let value = labels.get(key).or_else(|| {
-                kubernetes::ALIASES
-                    .iter()
-                    .find(|(_, name)| name == key)
-                    .and_then(|(alias, _)| labels.get(*alias))
-            });
-            let by_priority = || priority::capacity_type(labels).filter(|_| key == karpenter::CAPACITY_TYPE);
-            let value = value.map(String::as_str).or_else(by_priority);
+            let value = value_of(labels, key);
             if !value.map_or_else(|| set.allows_absence(), |value| set.allows(value)) {
                 let found = value.map(|value| ValueSet::of([value]));
                 return Err(Box::new(Incompatible { key: key.clone(), needed: set.clone(), found }));
@@ -134,6 +127,15 @@ impl Requirements {
     pub fn to_list(&self) -> Vec<Requirement> {
         self.sets.iter().flat_map(|(key, set)| set.to_requirements(key)).collect()
     }
+}
+
+/// The value that a node with these labels has for `key`, which is spelled as it is now: under any spelling of the key.
+#[must_use]
+pub fn value_of<'l>(labels: &'l Labels, key: &str) -> Option<&'l str> {
+    let alias = || kubernetes::ALIASES.iter().find(|(_, name)| *name == key);
+    let value = labels.get(key).or_else(|| alias().and_then(|(alias, _)| labels.get(*alias)));
+    let by_priority = || priority::capacity_type(labels).filter(|_| key == karpenter::CAPACITY_TYPE);
+    value.map(String::as_str).or_else(by_priority)
 }
 
 /// Two sides that cannot agree on a label.

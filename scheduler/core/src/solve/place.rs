@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use assay_shared::labels::{assay, karpenter, kubernetes};
+use assay_shared::labels::{assay, karpenter};
 use smallvec::SmallVec;
 
 use super::axes::{Amounts, Axes};
@@ -15,6 +15,7 @@ use crate::model::{
     AttachedVolume, ClaimState, DaemonSet, HostPort, Labels, Market, Node, NodeClaim, Pod, PodOwner,
     ResourceList, Taint, Timestamp, Toleration, untolerated,
 };
+use crate::requirement::value_of;
 
 /// A node or a claim, with what runs there.
 #[derive(Debug)]
@@ -173,11 +174,7 @@ impl Site {
 
     /// A label under any of its spellings.
     pub(super) fn label(&self, key: &str) -> Option<&str> {
-        let alias = || kubernetes::ALIASES.iter().find(|(_, name)| *name == key);
-        self.labels()
-            .get(key)
-            .or_else(|| alias().and_then(|(alias, _)| self.labels().get(*alias)))
-            .map(String::as_str)
+        value_of(self.labels(), key)
     }
 }
 

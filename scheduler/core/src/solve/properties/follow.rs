@@ -1,4 +1,4 @@
-//! A solver that followed a cluster decides as one that has just read it.
+//! A solver that followed a cluster decides as one that has just read it, and a ledger that did refuses the same plans.
 
 use std::sync::Arc;
 
@@ -7,8 +7,9 @@ use proptest::prelude::*;
 
 use super::taint;
 use super::together::{Kind, after, clusters, config, kind, of_kind, options, summary};
+use crate::check::{Ledger, check};
 use crate::model::{
-    Change, ClaimState, DaemonSet, Market, Node, NodeClaim, Pod, PodPhase, Snapshot, Timestamp,
+    Change, ClaimState, DaemonSet, Market, Node, NodeClaim, Plan, Pod, PodPhase, Snapshot, Timestamp,
 };
 use crate::solve::testing::*;
 use crate::solve::{SolveOptions, Warm, solve};
@@ -89,6 +90,7 @@ fn step() -> impl Strategy<Value = Step> {
 struct Followed {
     snapshot: Snapshot,
     warm: Warm,
+    ledger: Ledger,
     made: usize,
 }
 
@@ -100,8 +102,15 @@ fn chosen<T>(list: &[T], number: usize) -> Option<usize> {
 impl Followed {
     fn tell(&mut self, change: Change) {
         // Twice is the same as once.
-        self.warm.apply(change.clone());
-        self.warm.apply(change);
+        for _ in 0..2 {
+            self.ledger.apply(&change);
+            self.warm.apply(change.clone());
+        }
+    }
+
+    fn set_market(&mut self) {
+        self.ledger.set_market(Market::of(&self.snapshot));
+        self.warm.set_market(Market::of(&self.snapshot));
     }
 
     fn tell_pod(&mut self, index: usize) {
@@ -134,7 +143,9 @@ impl Followed {
                 let pods = of_kind(self.made, kind, "came");
                 for pod in pods {
                     snapshot.pods.push(pod.clone());
-                    self.warm.apply(Change::Pod(Arc::new(pod)));
+                    let change = Change::Pod(Arc::new(pod));
+                    self.ledger.apply(&change);
+                    self.warm.apply(change);
                 }
             }
             Step::PodBound { pod, node } => {
@@ -219,7 +230,7 @@ impl Followed {
                 }
                 let set: DaemonSet = daemon_set(&format!("daemon-{}", self.made), &spec);
                 snapshot.daemon_sets.push(set);
-                self.warm.set_market(Market::of(&self.snapshot));
+                self.set_market();
             }
             Step::OfferGoes { offer } => {
                 for types in snapshot.instance_types.values_mut() {
@@ -229,7 +240,7 @@ impl Followed {
                     let Some(offering) = chosen(offerings, *offer) else { continue };
                     offerings[offering].available = !offerings[offering].available;
                 }
-                self.warm.set_market(Market::of(&self.snapshot));
+                self.set_market();
             }
         }
         Ok(())
@@ -248,6 +259,15 @@ impl Followed {
             prop_assert_eq!(plan, fresh);
             return Ok(());
         }
+        for plan in spoilt(&plan, &self.snapshot).iter().chain([&plan]) {
+            let broken = |result: Result<(), Vec<_>>| {
+                let rules = result.err().unwrap_or_default();
+                let mut rules: Vec<String> = rules.iter().map(ToString::to_string).collect();
+                rules.sort();
+                rules
+            };
+            prop_assert_eq!(broken(self.ledger.check(plan)), broken(check(&self.snapshot, plan)));
+        }
         let before: Vec<_> = self.pending().iter().map(|pod| pod.id.clone()).collect();
         let claims = self.snapshot.node_claims.len();
         self.snapshot = after(&self.snapshot, &plan);
@@ -261,6 +281,20 @@ impl Followed {
         }
         Ok(())
     }
+}
+
+/// Plans that are likely to break rules: pods moved to other machines.
+fn spoilt(plan: &Plan, snapshot: &Snapshot) -> Vec<Plan> {
+    let mut moved = plan.clone();
+    for (assignment, node) in moved.existing.iter_mut().zip(snapshot.nodes.iter().rev()) {
+        assignment.name = Arc::clone(&node.name);
+    }
+    let mut crowded = plan.clone();
+    let pods: Vec<_> = crowded.claims.iter_mut().flat_map(|claim| std::mem::take(&mut claim.pods)).collect();
+    if let Some(first) = crowded.claims.first_mut() {
+        first.pods = pods;
+    }
+    vec![moved, crowded]
 }
 
 /// The node of a claim. Every other one has another name than its claim.
@@ -287,8 +321,8 @@ proptest! {
 
     #[test]
     fn following_is_reading_again(input in clusters(), steps in prop::collection::vec(step(), 1..24)) {
-        let warm = Warm::of(&input);
-        let mut followed = Followed { snapshot: input, warm, made: 0 };
+        let (warm, ledger) = (Warm::of(&input), Ledger::of(&input));
+        let mut followed = Followed { snapshot: input, warm, ledger, made: 0 };
         for step in &steps {
             followed.step(step)?;
         }
