@@ -187,6 +187,7 @@ impl Engine {
         let Some(machine) = self.machines.get(claim) else { return };
         self.stats.launch_failures += 1;
         self.unavailable.note(now, &error, &machine.bought);
+        self.picture.market_changed();
         let what = format!("{} in {} ({})", error.instance_type, error.zone, error.capacity_type);
         let message = format!("{}: {what}: {}", error.failure, error.message);
         let object = format!("NodeClaim/{claim}");
@@ -245,6 +246,7 @@ impl Engine {
         self.spent += machine.spent(now);
         if let Some(node) = &machine.claim.node {
             self.claim_by_node.remove(node);
+            self.nodes.mark(node);
             self.attachments.remove(node);
         }
         // Its share of a limit is free again.

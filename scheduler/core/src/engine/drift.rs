@@ -5,9 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Condition, ConditionStatus, Engine, EventKind, LeaveReason};
-use crate::check::check;
 use crate::model::{ClaimState, Timestamp};
-use crate::solve::solve;
 
 /// A machine whose pods have nowhere to go is looked at again after this.
 const RETRY: Duration = Duration::from_secs(60);
@@ -16,7 +14,8 @@ impl Engine {
     /// Decides on drifted machines.
     pub(super) fn replace_drifted(&mut self, now: Timestamp) {
         self.mark_drifted(now);
-        let drifted = self.machines.iter().filter_map(|(claim, machine)| {
+        self.sort_out();
+        let drifted = self.listed(&self.roll.drifted).filter_map(|(claim, machine)| {
             let steady = machine.claim.state == ClaimState::Initialized && !machine.is_leaving();
             Some((machine.drifted_since.filter(|_| steady)?, Arc::clone(claim)))
         });
@@ -26,8 +25,9 @@ impl Engine {
         }
         drifted.sort();
         for (_, claim) in &drifted {
-            if self.may_go(now, claim) && self.is_empty(claim) {
+            if self.is_empty(claim) && self.may_go(now, claim) {
                 self.end(now, claim, LeaveReason::Drifted, false);
+                self.sort_out();
             }
         }
         // Places are looked for while nothing else waits for a plan, and for one machine at a time.
@@ -38,7 +38,7 @@ impl Engine {
             let later = self.drift_retries.get(&claim).copied().filter(|at| *at > now);
             if let Some(later) = later {
                 self.wake(later);
-            } else if self.may_go(now, &claim) && !self.one_is_leaving(&claim) {
+            } else if !self.one_is_leaving(&claim) && self.may_go(now, &claim) {
                 if self.pods_could_move(now, &claim) {
                     self.leave(now, &claim, LeaveReason::Drifted);
                 } else {
@@ -53,16 +53,21 @@ impl Engine {
     /// Notes which machines have another template than their pool.
     fn mark_drifted(&mut self, now: Timestamp) {
         let mut changed = Vec::new();
-        for (name, machine) in &mut self.machines {
+        self.sort_out();
+        let to_compare = std::mem::take(&mut self.roll.to_compare);
+        for name in &to_compare {
+            let Some(machine) = self.machines.get(name) else { continue };
             let pool = self.pools.get(&machine.claim.pool).and_then(|pool| pool.template_hash.as_ref());
             let own = machine.claim.template_hash.as_ref();
             let drifted = matches!((pool, own), (Some(pool), Some(own)) if pool != own);
             if drifted != machine.drifted_since.is_some() {
-                machine.drifted_since = drifted.then_some(now);
                 changed.push((Arc::clone(name), drifted));
             }
         }
         for (claim, drifted) in changed {
+            if let Some(machine) = self.machines.get_mut(&claim) {
+                machine.drifted_since = drifted.then_some(now);
+            }
             let condition = if drifted {
                 Condition {
                     reason: "NodePoolDrifted",
@@ -87,22 +92,21 @@ impl Engine {
         }
     }
 
-    /// Whether budgets and annotations let a machine go for its drift now.
+    /// Whether budgets and annotations let a machine go for its drift now. After `sort_out`.
     fn may_go(&self, now: Timestamp, claim: &Arc<str>) -> bool {
         let Some(machine) = self.machines.get(claim) else { return false };
         let Some(pool) = self.pools.get(&machine.claim.pool) else { return false };
-        let expected = self.nominations.values().any(|target| target == claim);
+        let budget = |engine: &Self| engine.allowed(pool, LeaveReason::Drifted, true, claim) > 0;
+        if machine.is_leaving() || self.nominations.count_on(claim) > 0 || !budget(self) {
+            return false;
+        }
         // A limit on draining overrules what holds pods, as with Karpenter.
-        let held = match machine.claim.termination_grace_period {
-            None => self.blocker(claim, now).is_some(),
+        match machine.claim.termination_grace_period {
+            None => self.blocker(claim, now).is_none(),
             Some(_) => {
-                self.node_of(claim).is_some_and(|node| crate::disrupt::blocker(node, [], now).is_some())
+                self.node_of(claim).is_none_or(|node| crate::disrupt::blocker(node, [], now).is_none())
             }
-        };
-        !machine.is_leaving()
-            && !expected
-            && !held
-            && self.allowed(pool, LeaveReason::Drifted, true, claim) > 0
+        }
     }
 
     fn is_empty(&self, claim: &Arc<str>) -> bool {
@@ -111,13 +115,10 @@ impl Engine {
 
     /// Whether a machine of the same pool is on its way out for its drift.
     fn one_is_leaving(&self, claim: &Arc<str>) -> bool {
-        let pool = self.machines.get(claim).map(|machine| &machine.claim.pool);
-        self.machines
-            .values()
-            .any(|machine| Some(&machine.claim.pool) == pool && machine.leaving == Some(LeaveReason::Drifted))
+        self.machines.get(claim).is_some_and(|machine| self.roll.drifting(&machine.claim.pool) > 0)
     }
 
-    /// Whether all pods of a machine would find another place if it left.
+    /// Whether all pods of a machine would find another place if it left: it is told as leaving, and that it stays after that.
     fn pods_could_move(&mut self, now: Timestamp, claim: &Arc<str>) -> bool {
         let pretend = |engine: &mut Self, leaving| {
             if let Some(machine) = engine.machines.get_mut(claim) {
@@ -125,15 +126,15 @@ impl Engine {
             }
         };
         pretend(self, Some(LeaveReason::Drifted));
-        let snapshot = self.snapshot(now);
+        let (plan, broken) = self.plan(now);
         pretend(self, None);
-        let plan = solve(&snapshot, &self.settings.solve);
+        self.follow();
         let Some(node) = self.node_of(claim).map(|node| &node.name) else { return false };
         let stranded = plan
             .unschedulable
             .iter()
             .any(|left_out| self.pods.get(&left_out.pod).is_some_and(|pod| pod.node.as_ref() == Some(node)));
-        !stranded && check(&snapshot, &plan).is_ok()
+        !stranded && broken.is_empty()
     }
 
     /// A drifted machine cannot be replaced for now; said once.

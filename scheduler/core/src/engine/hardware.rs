@@ -44,7 +44,12 @@ impl Engine {
         let image = image.into_iter().flatten().cloned().collect::<Vec<_>>().join(" / ");
         let key = ProfileKey { sku: bought.name.to_string(), region: self.types.region().to_owned(), image };
         let sold = self.types.sold_memory(&bought.name).unwrap_or(bought.capacity.memory);
-        match self.profiles.observe(&key, &vm, now, report, &bought, sold) {
+        let told_before = self.profiles.tells(&key.sku, &key.region);
+        let observed = self.profiles.observe(&key, &vm, now, report, &bought, sold);
+        if self.profiles.is_full() || told_before != self.profiles.tells(&key.sku, &key.region) {
+            self.picture.market_changed();
+        }
+        match observed {
             Observation::Quarantined(why) => {
                 self.stats.quarantined += 1;
                 let message = format!("report put aside: {why}");
@@ -151,7 +156,8 @@ impl Engine {
 
     /// Judges machines again whose fast path has been off for too long.
     pub(super) fn verify_networks(&mut self, now: Timestamp) {
-        let due = self.machines.iter().filter(|(_, machine)| {
+        self.sort_out();
+        let due = self.listed(&self.roll.slow).filter(|(_, machine)| {
             !machine.is_leaving()
                 && machine.network_inactive_since.is_some_and(|since| now.since(since) >= NETWORK_GRACE)
         });
@@ -204,6 +210,7 @@ impl Engine {
         let Some(machine) = self.machines.get(claim) else { return };
         let (size, zone) = (Arc::clone(&machine.claim.instance_type), Arc::clone(&machine.claim.zone));
         self.profiles.arrived_unhealthy(&size, &zone, now);
+        self.picture.market_changed();
         if let Some(until) = self.profiles.avoided_until(&size, &zone, now) {
             self.recoveries.insert(until);
             self.wake(until);
@@ -237,7 +244,8 @@ impl Engine {
     /// Nodes that joined and never reported, or never told enough: used unmeasured, or given back, as the settings say.
     pub(super) fn settle_silent(&mut self, now: Timestamp) {
         let limit = self.settings.report_timeout;
-        let silent = self.machines.iter().filter(|(_, machine)| {
+        self.sort_out();
+        let silent = self.listed(&self.roll.starting).filter(|(_, machine)| {
             machine.claim.state == ClaimState::Registered
                 && machine
                     .report

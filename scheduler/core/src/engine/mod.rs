@@ -16,6 +16,8 @@
 //! | file | what it decides |
 //! |---|---|
 //! | `record` | what an event means for what is known |
+//! | `roll` | which machines a pass has to look at |
+//! | `picture` | what the solver sees: followed, not read again |
 //! | `provision` | what is bought for pending pods |
 //! | `claims` | what the cloud's and the API server's word on a claim means: launched, refused, deleted, gone |
 //! | `registration` | which node is whose, what it gets, and when pods may count on it |
@@ -33,13 +35,18 @@ mod effect;
 mod event;
 mod hardware;
 mod machine;
+mod nominations;
+mod picture;
 mod pods;
 mod pools;
 mod provision;
 mod record;
 mod registration;
 mod release;
+mod roll;
 mod termination;
+mod timers;
+mod tracked;
 mod unavailable;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -64,8 +71,13 @@ use crate::profile::{MismatchKind, ProfileStore};
 use crate::solve::SolveOptions;
 use claims::Release;
 use drain::Eviction;
+use nominations::Nominations;
+use picture::Picture;
 use pods::Pods;
 use pools::Registrations;
+use roll::Roll;
+use timers::Timers;
+use tracked::Tracked;
 use unavailable::Unavailable;
 
 /// What could be bought: the catalogue behind an interface, so that the engine does not care where it comes from.
@@ -207,13 +219,19 @@ pub struct Engine {
     /// The latest time that was told.
     now: Timestamp,
     pods: Pods,
-    nodes: BTreeMap<Arc<str>, Node>,
+    nodes: Tracked<Arc<str>, Node>,
     pools: BTreeMap<String, NodePool>,
     classes: BTreeMap<String, NodeClass>,
     daemon_sets: BTreeMap<PodId, DaemonSet>,
     disruption_budgets: BTreeMap<PodId, DisruptionBudget>,
     /// By claim.
-    machines: BTreeMap<Arc<str>, Machine>,
+    machines: Tracked<Arc<str>, Machine>,
+    /// Machines by what may have to be done about them.
+    roll: Roll,
+    /// The cluster as decisions see it.
+    picture: Picture,
+    /// When pods will have left each machine alone for as long as its pool says.
+    quiet: Timers<Arc<str>>,
     /// The claim of each node that has one. Names of nodes and claims may differ.
     claim_by_node: BTreeMap<Arc<str>, Arc<str>>,
     /// Claims whose VM is gone and whose object may still be there.
@@ -230,9 +248,7 @@ pub struct Engine {
     /// When drifted machines that could not be replaced are looked at again.
     drift_retries: BTreeMap<Arc<str>, Timestamp>,
     /// Where each pod that is not bound yet, or must move, is expected to run: a claim, or a node that has none.
-    nominations: BTreeMap<PodId, Arc<str>>,
-    /// When each nomination was made.
-    nominated_at: BTreeMap<PodId, Timestamp>,
+    nominations: Nominations,
     /// Pods already reported as unschedulable, with what was said, so that it is said once.
     reported: BTreeMap<PodId, String>,
     unavailable: Unavailable,
@@ -259,12 +275,15 @@ impl Engine {
             profiles,
             now: Timestamp::default(),
             pods: Pods::default(),
-            nodes: BTreeMap::new(),
+            nodes: Tracked::default(),
             pools: BTreeMap::new(),
             classes: BTreeMap::new(),
             daemon_sets: BTreeMap::new(),
             disruption_budgets: BTreeMap::new(),
-            machines: BTreeMap::new(),
+            machines: Tracked::default(),
+            roll: Roll::default(),
+            picture: Picture::default(),
+            quiet: Timers::default(),
             claim_by_node: BTreeMap::new(),
             releasing: BTreeMap::new(),
             attachments: BTreeMap::new(),
@@ -273,8 +292,7 @@ impl Engine {
             evictions: BTreeMap::new(),
             placeless: BTreeSet::new(),
             drift_retries: BTreeMap::new(),
-            nominations: BTreeMap::new(),
-            nominated_at: BTreeMap::new(),
+            nominations: Nominations::default(),
             reported: BTreeMap::new(),
             unavailable: Unavailable::default(),
             batch: None,
@@ -293,6 +311,7 @@ impl Engine {
         self.now = self.now.max(now);
         self.wakeups = self.wakeups.split_off(&Timestamp(now.0.saturating_add(1)));
         if self.unavailable.expire(now) {
+            self.picture.market_changed();
             self.solve_soon(now);
         }
         self.release_overdue(now);
@@ -307,6 +326,7 @@ impl Engine {
         self.replace_drifted(now);
         self.move_ending(now);
         self.repeat_releases(now);
+        self.follow();
         std::mem::take(&mut self.effects)
     }
 
@@ -324,13 +344,21 @@ impl Engine {
 
     /// Machines by claim name.
     #[must_use]
-    pub const fn machines(&self) -> &BTreeMap<Arc<str>, Machine> {
+    pub fn machines(&self) -> &BTreeMap<Arc<str>, Machine> {
         &self.machines
+    }
+
+    /// Those machines of a list that are there.
+    fn listed<'e>(
+        &'e self,
+        list: &'e BTreeSet<Arc<str>>,
+    ) -> impl Iterator<Item = (&'e Arc<str>, &'e Machine)> {
+        list.iter().filter_map(|name| self.machines.get_key_value(name))
     }
 
     /// Nodes by name, whoever made them.
     #[must_use]
-    pub const fn nodes(&self) -> &BTreeMap<Arc<str>, Node> {
+    pub fn nodes(&self) -> &BTreeMap<Arc<str>, Node> {
         &self.nodes
     }
 
@@ -377,5 +405,7 @@ impl Engine {
     }
 }
 
+#[cfg(test)]
+mod properties;
 #[cfg(test)]
 mod tests;

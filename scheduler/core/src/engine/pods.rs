@@ -8,8 +8,11 @@ use crate::model::{Pod, PodId};
 /// All pods, also by node.
 #[derive(Debug, Default)]
 pub(super) struct Pods {
-    by_id: BTreeMap<PodId, Pod>,
+    by_id: BTreeMap<PodId, Arc<Pod>>,
     by_node: BTreeMap<Arc<str>, OnNode>,
+    /// Those that came, changed or went since this was last asked, and the nodes that they are or were on.
+    changed: BTreeSet<PodId>,
+    changed_nodes: BTreeSet<Arc<str>>,
 }
 
 /// Pods bound to one node.
@@ -22,11 +25,25 @@ struct OnNode {
 
 impl Pods {
     pub(super) fn get(&self, id: &PodId) -> Option<&Pod> {
+        self.by_id.get(id).map(|pod| &**pod)
+    }
+
+    pub(super) fn shared(&self, id: &PodId) -> Option<&Arc<Pod>> {
         self.by_id.get(id)
     }
 
     pub(super) fn values(&self) -> impl Iterator<Item = &Pod> {
-        self.by_id.values()
+        self.by_id.values().map(|pod| &**pod)
+    }
+
+    /// Whether there is nothing to look at.
+    pub(super) fn is_settled(&self) -> bool {
+        self.changed.is_empty()
+    }
+
+    /// Pods that may have changed since this was last asked, and nodes that others may be on.
+    pub(super) fn take_changed(&mut self) -> (BTreeSet<PodId>, BTreeSet<Arc<str>>) {
+        (std::mem::take(&mut self.changed), std::mem::take(&mut self.changed_nodes))
     }
 
     /// Adds a pod or replaces what was known of it.
@@ -36,28 +53,32 @@ impl Pods {
             let there = self.by_node.entry(Arc::clone(node)).or_default();
             there.all.insert(pod.id.clone());
             there.reschedulable += usize::from(pod.is_reschedulable());
+            self.changed_nodes.insert(Arc::clone(node));
         }
-        self.by_id.insert(pod.id.clone(), pod);
+        self.changed.insert(pod.id.clone());
+        self.by_id.insert(pod.id.clone(), Arc::new(pod));
     }
 
-    pub(super) fn remove(&mut self, id: &PodId) -> Option<Pod> {
-        let pod = self.by_id.remove(id)?;
+    pub(super) fn remove(&mut self, id: &PodId) -> Option<Arc<Pod>> {
+        let (id, pod) = self.by_id.remove_entry(id)?;
         if let Some(node) = &pod.node
             && let Some(there) = self.by_node.get_mut(node)
         {
-            there.all.remove(id);
+            self.changed_nodes.insert(Arc::clone(node));
+            there.all.remove(&id);
             there.reschedulable -= usize::from(pod.is_reschedulable());
             if there.all.is_empty() {
                 self.by_node.remove(node);
             }
         }
+        self.changed.insert(id);
         Some(pod)
     }
 
     /// Pods bound to a node, by name.
     pub(super) fn on(&self, node: &str) -> impl Iterator<Item = &Pod> {
         let there = self.by_node.get(node).into_iter().flat_map(|there| &there.all);
-        there.filter_map(|id| self.by_id.get(id))
+        there.filter_map(|id| self.get(id))
     }
 
     /// How many pods of a node would have to run elsewhere if it went.
@@ -93,5 +114,8 @@ mod tests {
         pods.remove(&pod.id);
         pods.remove(&PodId::new("default", "d"));
         assert_eq!((pods.on("n").count(), pods.by_node.len()), (0, 0));
+        let (changed, nodes) = pods.take_changed();
+        assert_eq!((changed.len(), nodes), (2, BTreeSet::from(["n".into()])));
+        assert!(pods.is_settled());
     }
 }

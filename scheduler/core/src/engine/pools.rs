@@ -131,12 +131,14 @@ impl Engine {
         }
     }
 
-    /// A pool was created or changed: what was seen of its registrations speaks of another pool.
-    pub(super) fn pool_applied(&mut self, pool: NodePool) {
+    /// A pool was told; whether it is new or changed. What was seen of its registrations spoke of another pool then.
+    pub(super) fn pool_applied(&mut self, pool: NodePool) -> bool {
         let before = self.pools.insert(pool.name.clone(), pool.clone());
-        if before.is_some_and(|before| before != pool) {
+        let changed = before.as_ref() != Some(&pool);
+        if changed && before.is_some() {
             self.registrations.forget(&pool.name);
         }
+        changed
     }
 
     /// A class was created, changed or deleted: the same for its pools.

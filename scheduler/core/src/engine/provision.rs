@@ -1,22 +1,14 @@
-//! What is bought for pending pods: when the batch is due, what the solver sees, and what a plan becomes.
+//! What is bought for pending pods: when the batch is due, and what a plan becomes.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::hardware::unverified_taint;
 use super::record::labels_of;
-use super::registration::is_ephemeral;
 use super::{Effect, Engine, EventKind, LeaveReason, Machine};
-use crate::catalog::{InstanceType, types_of_pools};
-use crate::check::check;
-use crate::disrupt::Protection;
 use crate::lifecycle::Step;
-use crate::model::{
-    ClaimState, NodeClaim, NodeClass, NodePool, Plan, PlannedClaim, Pod, PodId, PodPhase, Snapshot,
-    Timestamp, Unschedulable,
-};
+use crate::model::{ClaimState, NodeClaim, Plan, PlannedClaim, PodId, Timestamp, Unschedulable};
 use crate::requirement::is_well_known;
-use crate::solve::solve;
 
 /// How long a pod may take to be bound to a ready node it was nominated to (Karpenter's window: twice the longest batch).
 pub(super) const NOMINATION_WINDOW: Duration = Duration::from_secs(20);
@@ -24,19 +16,20 @@ pub(super) const NOMINATION_WINDOW: Duration = Duration::from_secs(20);
 impl Engine {
     /// Drops nominations that the cluster's scheduler did not follow although the node is ready: the pod is planned anew.
     pub(super) fn expire_nominations(&mut self, now: Timestamp) {
-        self.nominated_at.retain(|pod, _| self.nominations.contains_key(pod));
-        let over = self.nominations.iter().filter(|(id, target)| {
-            let waits = self.pods.get(id).is_none_or(|pod| pod.node.is_none());
-            let ready_since = match self.machines.get(*target) {
+        let mut over: Vec<PodId> = Vec::new();
+        for (target, pods) in self.nominations.targets() {
+            let ready_since = match self.machines.get(target) {
                 Some(machine) if machine.claim.state == ClaimState::Initialized => machine.claim.since,
-                Some(_) => return false,
+                Some(_) => continue,
                 None => Timestamp::default(),
             };
-            let since = self.nominated_at.get(id).copied().unwrap_or_default().max(ready_since);
+            let late = pods.filter(|(_, at)| now >= (*at).max(ready_since) + NOMINATION_WINDOW);
             // A pod that runs is not bound elsewhere; but the place it waits for may have closed.
-            (waits || !self.place_is_ready(id)) && now >= since + NOMINATION_WINDOW
-        });
-        let over: Vec<PodId> = over.map(|(pod, _)| pod.clone()).collect();
+            let not_there = late.filter(|(id, _)| {
+                self.pods.get(id).is_none_or(|pod| pod.node.is_none()) || !self.place_is_ready(id)
+            });
+            over.extend(not_there.map(|(id, _)| id.clone()));
+        }
         for pod in over {
             self.nominations.remove(&pod);
             self.solve_soon(now);
@@ -53,129 +46,42 @@ impl Engine {
     /// nothing is on its way does not wait, for nothing would be gained.
     pub(super) fn batch_due(&self) -> Option<Timestamp> {
         let (first, last) = self.batch?;
-        let on_the_way = self.machines.values().any(|machine| machine.claim.state < ClaimState::Initialized);
-        let waiting = self.waiting().take(2).count();
+        let on_the_way = !self.roll.starting.is_empty();
+        let waiting = self.picture.waiting();
         if waiting < 2 && !on_the_way {
             return Some(last);
         }
         Some((last + self.settings.batch_idle).min(first + self.settings.batch_max))
     }
 
-    /// Pods that nothing is planned for.
-    fn waiting(&self) -> impl Iterator<Item = &Pod> {
-        self.pods.values().filter(|pod| {
-            !self.nominations.contains_key(&pod.id) && (pod.is_pending() || self.must_move(pod))
-        })
-    }
-
-    /// Whether a pod runs on a machine that is to go, and may be moved or will be ended by a deadline.
-    fn must_move(&self, pod: &Pod) -> bool {
-        let Some(machine) = pod.node.as_ref().and_then(|node| self.machine_on(node)) else { return false };
-        let timed = machine.deadline().is_some() || machine.claim.termination_grace_period.is_some();
-        machine.leaving.is_some()
-            && pod.is_reschedulable()
-            && (timed || Protection::of(pod, self.now).is_none())
-    }
-
     pub(super) fn provision_if_due(&mut self, now: Timestamp) {
+        self.follow();
         if self.batch_due().is_none_or(|due| due > now) {
             return;
         }
         self.batch = None;
-        if self.waiting().next().is_none() {
+        if self.picture.waiting() == 0 {
             return;
         }
-        let snapshot = self.snapshot(now);
-        let plan = solve(&snapshot, &self.settings.solve);
-        if let Err(violations) = check(&snapshot, &plan) {
+        let (plan, broken) = self.plan(now);
+        if let Some(first) = broken.first() {
             // A bug of ours must not spend money or break a promise.
             self.stats.plans_refused += 1;
-            let first = violations.first().map(ToString::to_string).unwrap_or_default();
-            let message = format!("{} rules broken, first: {first}", violations.len());
+            let message = format!("{} rules broken, first: {first}", broken.len());
             self.record_event("Plan".to_owned(), EventKind::Warning, "PlanRefused", message);
             return;
         }
-        self.carry_out(now, &snapshot, plan);
+        self.carry_out(now, plan);
     }
 
-    /// What the solver sees. A pod that is expected somewhere counts as bound there; a pod that must move is pending.
-    pub(super) fn snapshot(&self, now: Timestamp) -> Snapshot {
-        let pods = self.pods.values().map(|pod| {
-            let mut pod = pod.clone();
-            let moves = self.must_move(&pod);
-            if let Some(target) = self.nominations.get(&pod.id) {
-                pod.node = Some(self.place_of(target));
-            } else if moves {
-                pod.node = None;
-            }
-            if moves {
-                pod.phase = PodPhase::Pending;
-            }
-            pod
-        });
-        let nodes = self.nodes.values().map(|node| {
-            let mut node = node.clone();
-            if let Some(machine) = self.machine_on(&node.name) {
-                node.deleting |= machine.is_leaving();
-                if machine.claim.state < ClaimState::Initialized {
-                    // These go by themselves until it is ready for pods.
-                    let startup = &machine.claim.startup_taints;
-                    node.taints.retain(|taint| *taint != unverified_taint() && !startup.contains(taint));
-                    node.taints.retain(|taint| !is_ephemeral(taint));
-                }
-            }
-            node
-        });
-        // Until a node is initialised its claim says what it will have: device plugins report late. A machine on its way out
-        // without a node still counts against limits.
-        let on_their_way = self.machines.values().filter(|machine| {
-            let joined = machine.claim.node.as_ref().is_some_and(|node| self.nodes.contains_key(node));
-            if machine.is_leaving() { !joined } else { machine.claim.state < ClaimState::Initialized }
-        });
-        let on_their_way = on_their_way.map(|machine| {
-            let state = if machine.is_leaving() { ClaimState::Terminating } else { machine.claim.state };
-            NodeClaim { state, ..machine.claim.clone() }
-        });
-        let pools: Vec<NodePool> = self.buying_pools().cloned().collect();
-        let classes: Vec<NodeClass> = self.classes.values().cloned().collect();
-        Snapshot {
-            now,
-            pods: pods.collect(),
-            daemon_sets: self.daemon_sets.values().cloned().collect(),
-            nodes: nodes.collect(),
-            node_claims: on_their_way.collect(),
-            instance_types: types_of_pools(&classes, pools.iter(), |class| self.instance_types(now, class)),
-            pools,
-            classes,
-        }
-    }
-
-    /// Where the solver knows the target of a nomination: its node, once that has joined.
-    fn place_of(&self, target: &Arc<str>) -> Arc<str> {
-        Arc::clone(self.node_of(target).map_or(target, |node| &node.name))
-    }
-
-    /// What could be bought for a class: the catalogue, refined by the profiles, without what the cloud refused or keeps
-    /// delivering broken.
-    pub(super) fn instance_types(&self, now: Timestamp, class: &NodeClass) -> Vec<InstanceType> {
-        let measured = |sku: &str| self.profiles.memory_for(sku, self.types.region());
-        let mut types = self.types.for_class(class, &measured);
-        for instance_type in &mut types {
-            self.profiles.refine(instance_type, self.types.region());
-            self.unavailable.apply(instance_type);
-        }
-        self.profiles.avoid_unhealthy(&mut types, now);
-        types
-    }
-
-    fn carry_out(&mut self, now: Timestamp, snapshot: &Snapshot, plan: Plan) {
+    fn carry_out(&mut self, now: Timestamp, plan: Plan) {
         for assignment in plan.existing {
             for pod in assignment.pods {
                 self.nominate(now, pod, &assignment.name);
             }
         }
         for planned in plan.claims {
-            self.buy(now, snapshot, planned);
+            self.buy(now, planned);
         }
         self.placeless.clear();
         for left_out in plan.unschedulable {
@@ -199,16 +105,15 @@ impl Engine {
     fn nominate(&mut self, now: Timestamp, pod: PodId, target: &Arc<str>) {
         let target = &self.claim_on(target).unwrap_or_else(|| Arc::clone(target));
         self.reported.remove(&pod);
-        self.nominations.insert(pod.clone(), Arc::clone(target));
-        self.nominated_at.insert(pod.clone(), now);
+        self.nominations.insert(pod.clone(), Arc::clone(target), now);
         self.wake(now + NOMINATION_WINDOW);
         self.effects.push(Effect::NominatePod { pod, target: Arc::clone(target) });
     }
 
     /// Makes a claim of what was planned and asks for its VM.
-    fn buy(&mut self, now: Timestamp, snapshot: &Snapshot, planned: PlannedClaim) {
+    fn buy(&mut self, now: Timestamp, planned: PlannedClaim) {
         let Some(pool) = self.pools.get(&planned.pool) else { return };
-        let types = snapshot.instance_types_of(pool);
+        let types = self.picture.market().instance_types_of(pool);
         let Some(bought) = types.iter().find(|candidate| candidate.name == planned.instance_type) else {
             return;
         };

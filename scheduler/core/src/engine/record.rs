@@ -9,28 +9,39 @@ use assay_shared::report::EventType;
 use super::claims::Given;
 use super::{Engine, Event, EventKind, Machine};
 use crate::catalog::{CapacityType, InstanceType};
-use crate::model::{Labels, NodeClass, NodePool, Pod, PodId, Timestamp};
+use crate::model::{DaemonSet, Labels, NodeClass, NodePool, Pod, PodId, Timestamp};
 
 impl Engine {
     /// Records what happened. The same event twice is the same as once.
     pub fn handle(&mut self, now: Timestamp, event: Event) {
         self.now = self.now.max(now);
+        self.record(now, event);
+        self.follow();
+    }
+
+    fn record(&mut self, now: Timestamp, event: Event) {
         match event {
             Event::PodApplied(pod) => self.pod_applied(now, *pod),
             Event::PodDeleted(id) => self.pod_deleted(now, &id),
             Event::NodeApplied(node) => self.node_applied(now, *node),
             Event::NodeDeleted(name) => self.node_deleted(now, &name),
             Event::PoolApplied(pool) => {
-                self.pool_applied(*pool);
+                if self.pool_applied(*pool) {
+                    self.offer_changed();
+                }
                 self.solve_soon(now);
             }
             Event::PoolDeleted(name) => {
                 self.pools.remove(&name);
                 self.registrations.forget(&name);
+                self.offer_changed();
             }
             Event::ClassApplied(class) => {
                 let name = class.name.clone();
                 let before = self.classes.insert(name.clone(), NodeClass::clone(&class));
+                if before.as_ref() != Some(&*class) {
+                    self.offer_changed();
+                }
                 if before.is_some_and(|before| before != *class) {
                     self.class_changed(&name);
                 }
@@ -39,12 +50,17 @@ impl Engine {
             Event::ClassDeleted(name) => {
                 self.classes.remove(&name);
                 self.class_changed(&name);
+                self.offer_changed();
             }
             Event::DaemonSetApplied(daemon_set) => {
-                self.daemon_sets.insert(daemon_set.id.clone(), *daemon_set);
+                let id = daemon_set.id.clone();
+                if self.daemon_sets.insert(id, DaemonSet::clone(&daemon_set)).as_ref() != Some(&*daemon_set) {
+                    self.picture.market_changed();
+                }
             }
             Event::DaemonSetDeleted(id) => {
                 self.daemon_sets.remove(&id);
+                self.picture.market_changed();
             }
             Event::DisruptionBudgetApplied(budget) => {
                 self.disruption_budgets.insert(budget.id.clone(), *budget);
@@ -103,7 +119,7 @@ impl Engine {
                 self.touch_claim(now, &target);
             }
             self.reported.remove(&pod.id);
-        } else if !self.nominations.contains_key(&pod.id) {
+        } else if !self.nominations.contains(&pod.id) {
             self.solve_soon(now);
         }
         self.pods.insert(pod);
@@ -116,11 +132,17 @@ impl Engine {
         if let Some(target) = self.nominations.remove(id) {
             self.touch_claim(now, &target);
         }
-        if let Some(node) = self.pods.remove(id).and_then(|pod| pod.node) {
+        if let Some(node) = self.pods.remove(id).and_then(|pod| pod.node.clone()) {
             self.touch(now, &node);
             // There is room now for a pod that found none.
             self.solve_soon(now);
         }
+    }
+
+    /// Pools or classes changed: what could be bought, and what machines are held against.
+    fn offer_changed(&mut self) {
+        self.picture.market_changed();
+        self.look_at_all();
     }
 
     /// Notes that pods come or go on a node.
@@ -141,16 +163,13 @@ impl Engine {
     /// A node turned out to be the machine of a claim of another name.
     pub(super) fn rename_nominations(&mut self, node: &Arc<str>, claim: &Arc<str>) {
         if node != claim {
-            let there = self.nominations.values_mut().filter(|target| *target == node);
-            there.for_each(|target| *target = Arc::clone(claim));
+            self.nominations.rename(node, claim);
         }
     }
 
     /// Pods that were to run on `target` wait for another place.
     pub(super) fn forget_nominations(&mut self, now: Timestamp, target: &str) {
-        let before = self.nominations.len();
-        self.nominations.retain(|_, place| **place != *target);
-        if self.nominations.len() != before {
+        if self.nominations.clear(target) > 0 {
             self.solve_soon(now);
         }
     }

@@ -56,6 +56,7 @@ impl Engine {
         let came_back = self.nodes.insert(Arc::clone(&name), node).is_none();
         match self.claim_on(&name) {
             None => {
+                self.sort_out();
                 if let Some(claim) = self.claim_for(&name) {
                     self.join(now, &claim, &name);
                 }
@@ -77,12 +78,12 @@ impl Engine {
     fn claim_for(&self, node: &str) -> Option<Arc<str>> {
         let node = self.nodes.get(node)?;
         let same_machine = |machine: &Machine| {
-            let id = machine.claim.provider_id.as_ref();
+            let id = machine.claim.provider_id.as_ref().filter(|_| machine.claim.node.is_none());
             id.is_some_and(|id| !id.is_empty() && id.eq_ignore_ascii_case(&node.provider_id))
         };
         let by_id = || {
-            let mut waiting = self.machines.iter().filter(|(_, machine)| machine.claim.node.is_none());
-            waiting.find(|(_, machine)| same_machine(machine)).map(|(claim, _)| claim)
+            let mut waiting = self.roll.nodeless.iter();
+            waiting.find(|claim| self.machines.get(*claim).is_some_and(same_machine))
         };
         let by_name = || {
             let (claim, machine) = self.machines.get_key_value(&node.name)?;
@@ -95,10 +96,9 @@ impl Engine {
 
     /// Looks for the node of a claim among those that joined before it was known.
     pub(super) fn find_node(&mut self, now: Timestamp, claim: &Arc<str>) {
-        let own = |node: &&Arc<str>| {
-            !self.claim_by_node.contains_key(*node) && self.claim_for(node).as_ref() == Some(claim)
-        };
-        if let Some(node) = self.nodes.keys().find(own).cloned() {
+        self.sort_out();
+        let own = |node: &&Arc<str>| self.claim_for(node).as_ref() == Some(claim);
+        if let Some(node) = self.roll.unclaimed.iter().find(own).cloned() {
             self.join(now, claim, &node);
         }
     }
@@ -113,6 +113,7 @@ impl Engine {
     /// The node of a claim is known by name: it is there, or it is not to be found.
     pub(super) fn node_known(&mut self, now: Timestamp, claim: &Arc<str>, node: &Arc<str>) {
         self.claim_by_node.insert(Arc::clone(node), Arc::clone(claim));
+        self.nodes.mark(node);
         self.rename_nominations(node, claim);
         let known = self.nodes.contains_key(node);
         let Some(machine) = self.machines.get_mut(claim) else { return };
@@ -208,7 +209,8 @@ impl Engine {
 
     /// Machines are ready for pods once nothing is in the way any more.
     pub(super) fn initialize_ready(&mut self, now: Timestamp) {
-        let starting = self.machines.iter().filter(|(_, machine)| {
+        self.sort_out();
+        let starting = self.listed(&self.roll.starting).filter(|(_, machine)| {
             machine.claim.state == ClaimState::Registered && machine.leaving.is_none()
         });
         let starting: Vec<_> =

@@ -4,7 +4,7 @@
 //! were pending. Once every place is ready and a budget allows it, its end begins (`termination`). A machine that goes by
 //! force ends at once, and its pods leave one by one as their places get ready.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use std::time::Duration;
 use assay_shared::labels::karpenter;
 
 use super::termination::{disrupted_taint, disruption};
-use super::{Condition, ConditionStatus, Engine, Machine};
+use super::{Condition, ConditionStatus, Engine};
 use crate::disrupt::{Candidate, allowed_disruptions, blocker, empty_nodes};
 use crate::lifecycle;
 use crate::model::{ClaimState, NodePool, PodId, Timestamp, Wait};
@@ -187,7 +187,9 @@ impl Engine {
     /// Gives back machines that took too long to get anywhere, and those whose node is not to be found.
     pub(super) fn release_overdue(&mut self, now: Timestamp) {
         let over = |since: Timestamp, limit: Duration| now.since(since) >= limit;
-        let overdue = self.machines.iter().filter(|(_, machine)| {
+        self.sort_out();
+        let late: BTreeSet<Arc<str>> = self.roll.starting.union(&self.roll.missing).cloned().collect();
+        let overdue = self.listed(&late).filter(|(_, machine)| {
             let claim = &machine.claim;
             // Only Assay insists on a node being ready; who made a claim by hand waits for it himself.
             let limited = claim.state != ClaimState::Registered || !claim.is_standalone();
@@ -212,24 +214,16 @@ impl Engine {
     }
 
     /// How many more machines of a pool may go for `reason`. Those on their way out and those that are not ready count
-    /// already; `leaving` says whether those do that only wait for places. `asking` itself does not count.
+    /// already; `leaving` says whether those do that only wait for places. `asking` itself does not count. After `sort_out`.
     pub(super) fn allowed(&self, pool: &NodePool, reason: LeaveReason, leaving: bool, asking: &str) -> u64 {
-        let (mut total, mut going) = (0, 0);
-        let own = self.machines.iter().filter(|(_, machine)| machine.claim.pool == pool.name);
-        for (name, machine) in own {
-            let Some(node) = &machine.claim.node else { continue };
-            let in_service = machine.claim.state == ClaimState::Initialized;
-            total += u64::from(in_service || machine.is_ending());
-            let unready = in_service && self.nodes.get(node).is_none_or(|node| !node.ready);
-            let waits = leaving && machine.leaving.is_some();
-            going += u64::from(**name != *asking && (machine.is_ending() || unready || waits));
-        }
+        let (total, going) = self.roll.going(&pool.name, leaving, asking);
         allowed_disruptions(&pool.disruption.budgets, reason.as_str(), total, going)
     }
 
     /// Begins the end of leaving machines whose pods all have a place that is ready.
     pub(super) fn settle_leaving(&mut self, now: Timestamp) {
-        let leaving = self.machines.iter().filter_map(|(name, machine)| {
+        self.sort_out();
+        let leaving = self.listed(&self.roll.leaving).filter_map(|(name, machine)| {
             let reason = machine.leaving.filter(|_| !machine.is_ending())?;
             let served = machine.claim.state == ClaimState::Initialized;
             let patient = machine.claim.termination_grace_period.is_none();
@@ -237,6 +231,7 @@ impl Engine {
         });
         let leaving: Vec<_> = leaving.collect();
         for (claim, node, reason, served, patient) in leaving {
+            self.sort_out();
             let pods = node.iter().flat_map(|node| self.pods.on(node)).filter(|pod| pod.is_reschedulable());
             let pods: Vec<PodId> = pods.map(|pod| pod.id.clone()).collect();
             if !reason.is_forced() && (served || !pods.is_empty()) {
@@ -266,52 +261,48 @@ impl Engine {
         blocker(node, self.pods.on(&node.name).filter(|pod| pod.uses_node()), now)
     }
 
-    /// How many pods that are not there yet are expected on each machine.
-    pub(super) fn expected_on(&self) -> BTreeMap<&str, usize> {
-        let mut expected: BTreeMap<&str, usize> = BTreeMap::new();
-        for target in self.nominations.values() {
-            *expected.entry(target).or_default() += 1;
-        }
-        expected
-    }
-
     /// Gives back machines that nobody needs, as far as policy and budgets allow.
     pub(super) fn release_empty(&mut self, now: Timestamp) {
-        let expected = self.expected_on();
-        let mut by_pool: BTreeMap<&str, Vec<(&Arc<str>, &Machine)>> = BTreeMap::new();
-        for (name, machine) in &self.machines {
-            if machine.claim.state == ClaimState::Initialized && !machine.is_leaving() {
-                by_pool.entry(&machine.claim.pool).or_default().push((name, machine));
-            }
+        self.sort_out();
+        self.weigh(now);
+        let mut by_pool: BTreeMap<&str, Vec<Candidate>> = BTreeMap::new();
+        for (name, machine) in self.listed(&self.roll.empty) {
+            let protected = self.blocker(name, now).is_some();
+            let (claim, quiet_since) = (Arc::clone(name), machine.quiet_since);
+            let candidate = Candidate { claim, needed_by: 0, protected, quiet_since };
+            by_pool.entry(&machine.claim.pool).or_default().push(candidate);
         }
-        let (mut due, mut wakeups, mut conditions) = (Vec::new(), Vec::new(), Vec::new());
-        for (pool, machines) in by_pool {
+        let mut due = Vec::new();
+        for (pool, candidates) in by_pool {
             let Some(pool) = self.pools.get(pool) else { continue };
-            let mut candidates = Vec::new();
-            for (name, machine) in machines {
-                let here = machine.claim.node.as_ref().map_or(0, |node| self.pods.reschedulable_on(node));
-                let needed_by = here + expected.get(&**name).copied().unwrap_or(0);
-                let quiet_since = machine.quiet_since;
-                if let Wait::After(wait) = pool.disruption.consolidate_after {
-                    conditions.push((Arc::clone(name), quiet_since + wait <= now));
-                    wakeups.extend(Some(quiet_since + wait).filter(|at| *at > now));
-                }
-                if needed_by == 0 {
-                    let protected = self.blocker(name, now).is_some();
-                    candidates.push(Candidate { claim: Arc::clone(name), needed_by, protected, quiet_since });
-                }
-            }
             let allowed = self.allowed(pool, LeaveReason::Empty, true, "");
             due.extend(empty_nodes(&candidates, pool.disruption.consolidate_after, allowed, now).0);
         }
-        for at in wakeups {
-            self.wake(at);
-        }
-        for (claim, quiet) in conditions {
-            self.set_claim_condition(&claim, consolidatable(quiet));
-        }
         for claim in due {
             self.end(now, &claim, LeaveReason::Empty, false);
+        }
+    }
+
+    /// Says of machines whether pods have left them alone for as long as their pool says: of those that changed, and of those for
+    /// which that time is up.
+    fn weigh(&mut self, now: Timestamp) {
+        let mut claims = std::mem::take(&mut self.roll.to_weigh);
+        claims.extend(self.quiet.due(now));
+        for claim in claims {
+            let Some(machine) = self.machines.get(&claim) else { continue };
+            if machine.claim.state != ClaimState::Initialized || machine.is_leaving() {
+                continue;
+            }
+            let pool = self.pools.get(&machine.claim.pool);
+            let Some(Wait::After(wait)) = pool.map(|pool| pool.disruption.consolidate_after) else {
+                continue;
+            };
+            let over = machine.quiet_since + wait;
+            if over > now {
+                self.quiet.set(&claim, over);
+                self.wake(over);
+            }
+            self.set_claim_condition(&claim, consolidatable(over <= now));
         }
     }
 }

@@ -69,7 +69,8 @@ impl Engine {
 
     /// Moves ending machines on.
     pub(super) fn move_ending(&mut self, now: Timestamp) {
-        let ending = self.machines.iter().filter_map(|(claim, machine)| {
+        self.sort_out();
+        let ending = self.listed(&self.roll.ending).filter_map(|(claim, machine)| {
             let node = machine.claim.node.clone().filter(|node| self.nodes.contains_key(node));
             Some((Arc::clone(claim), node, machine.ending?, machine.deadline()))
         });

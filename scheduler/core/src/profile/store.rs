@@ -405,6 +405,16 @@ impl ProfileStore {
         lotteries.collect()
     }
 
+    /// Whether a profile is forgotten for the next one.
+    pub(crate) fn is_full(&self) -> bool {
+        self.profiles.len() >= PROFILES_KEPT
+    }
+
+    /// All that is told of purchases of `sku` in `region`: what makes them another offer once it changes.
+    pub(crate) fn tells(&self, sku: &str, region: &str) -> (Option<Bytes>, Labels, Vec<Lottery>) {
+        (self.memory_for(sku, region), self.shared_labels(sku, region), self.lotteries(sku, region))
+    }
+
     /// Counts a machine that came without something it was bought with.
     pub fn arrived_unhealthy(&mut self, sku: &str, zone: &str, now: Timestamp) {
         self.health.entry((sku.into(), zone.into())).or_default().arrived_bad(now);
@@ -415,6 +425,11 @@ impl ProfileStore {
     pub fn avoided_until(&self, sku: &str, zone: &str, now: Timestamp) -> Option<Timestamp> {
         let health = self.health.get(&(Arc::from(sku), Arc::from(zone)))?;
         Some(health.avoided_until()).filter(|until| *until > now)
+    }
+
+    /// When the next offering may be bought again whose machines kept coming broken.
+    pub(crate) fn next_recovery(&self, now: Timestamp) -> Option<Timestamp> {
+        self.health.values().map(Health::avoided_until).filter(|until| *until > now).min()
     }
 
     /// Marks offerings as not to be had whose machines keep coming broken.

@@ -31,7 +31,7 @@ mod options;
 mod pack;
 mod place;
 #[cfg(test)]
-mod properties;
+pub(crate) mod properties;
 mod reach;
 mod reasons;
 mod residents;

@@ -1,7 +1,7 @@
 //! What holds for every snapshot: plans are valid, nothing is left out without need, and the input's order does not show.
 
 mod follow;
-mod together;
+pub(crate) mod together;
 
 use assay_shared::labels::{karpenter, kubernetes};
 use proptest::prelude::*;

@@ -79,16 +79,16 @@ where
 
 /// Pods of one kind: how many, of which application, of what priority; with how many volumes each, and of which gang.
 #[derive(Debug, Clone)]
-pub(super) struct Kind {
-    pub(super) spec: PodSpec,
-    pub(super) count: usize,
-    pub(super) app: usize,
-    pub(super) priority: i32,
-    pub(super) volumes: usize,
-    pub(super) gang: Option<bool>,
+pub(crate) struct Kind {
+    pub(crate) spec: PodSpec,
+    pub(crate) count: usize,
+    pub(crate) app: usize,
+    pub(crate) priority: i32,
+    pub(crate) volumes: usize,
+    pub(crate) gang: Option<bool>,
 }
 
-pub(super) fn kind() -> impl Strategy<Value = Kind> {
+pub(crate) fn kind() -> impl Strategy<Value = Kind> {
     let needs = ((50_u64..4_000, 50_u64..10_000), constraint(), any::<bool>());
     let between = (few(spread()), few(term()), few(term()), few(term()), few(term()));
     let rest = (1_usize..40, 0..APPS.len(), 0_i32..3, 0_u16..12, 0_usize..6, 0_usize..12, 0_usize..3);
@@ -126,7 +126,7 @@ pub(super) fn kind() -> impl Strategy<Value = Kind> {
     })
 }
 
-pub(super) fn of_kind(number: usize, kind: &Kind, name: &str) -> Vec<Pod> {
+pub(crate) fn of_kind(number: usize, kind: &Kind, name: &str) -> Vec<Pod> {
     let gang = kind.gang.map(|in_zone| {
         Arc::new(Gang {
             id: format!("default/gang-{number}").into(),
@@ -181,7 +181,7 @@ fn types() -> impl Strategy<Value = Vec<InstanceType>> {
     })
 }
 
-pub(super) fn clusters() -> impl Strategy<Value = Snapshot> {
+pub(crate) fn clusters() -> impl Strategy<Value = Snapshot> {
     let pool = (0_u32..2, constraint(), any::<(bool, bool)>(), prop::option::of(0_u64..12), 0_u32..12);
     let nodes = prop::collection::vec((2_u64..17, 0_usize..3, kind()), 0..5);
     let kinds = prop::collection::vec(kind(), 1..12);
@@ -284,7 +284,7 @@ pub(super) fn after(input: &Snapshot, plan: &Plan) -> Snapshot {
 }
 
 /// The same cases every time, unless `PROPTEST_RNG_SEED` says otherwise; `PROPTEST_CASES` looks further.
-pub(super) fn config() -> ProptestConfig {
+pub(crate) fn config() -> ProptestConfig {
     let mut config = ProptestConfig::default();
     if matches!(config.rng_seed, RngSeed::Random) {
         config.rng_seed = RngSeed::Fixed(1);
