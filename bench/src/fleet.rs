@@ -229,6 +229,7 @@ fn one_agent(address: &str, directory: &Path) -> anyhow::Result<()> {
         key: Some(key),
         token_file: None,
         server_name: None,
+        all_replicas: false,
         once: false,
         interval: None,
         sources,
