@@ -7,7 +7,7 @@ CARGO ?= cargo
 
 FUZZ_SECONDS ?= 300
 
-.PHONY: crds help demo control-plane test fuzz bench bench-cost bench-karpenter bench-growth bench-warm lint fmt docs build tools
+.PHONY: crds help demo control-plane test fuzz bench bench-cost bench-karpenter bench-growth bench-warm bench-observe lint fmt docs build tools
 
 help: ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,6 +49,9 @@ bench-growth: tools ## Measure how solving grows with pods, types and nodes; wri
 
 bench-warm: tools ## Measure one pod arriving at a large cluster; writes bench/results/warm.md
 	$(CARGO) run --release --locked -p assay-bench -- warm
+
+bench-observe: tools ## Measure what it takes to know 5,000 nodes and 100,000 pods; writes bench/results/observe.md
+	$(CARGO) run --release --locked -p assay-bench -- observe
 
 crds: tools ## Write the definitions of Assay's kinds to deploy/crds
 	$(CARGO) run --quiet --locked -p assay-scheduler --bin assay -- crds --output-dir deploy/crds

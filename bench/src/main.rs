@@ -5,6 +5,7 @@ mod cost;
 mod fleet;
 mod growth;
 mod karpenter;
+mod observe;
 mod recipe;
 mod report;
 mod solver;
@@ -59,6 +60,8 @@ enum Command {
     Growth,
     /// One pod arriving at 5,000 nodes and 100,000 pods.
     Warm,
+    /// Knowing 5,000 nodes and 100,000 pods: memory and time.
+    Observe,
     /// One input of that comparison, in this process.
     #[command(hide = true)]
     KarpenterOurs {
@@ -71,7 +74,7 @@ enum Command {
 }
 
 fn main() -> anyhow::Result<()> {
-    if let Some(done) = fleet::child() {
+    if let Some(done) = fleet::child().or_else(observe::child) {
         return done;
     }
     match Arguments::parse().command.unwrap_or(Command::All) {
@@ -93,6 +96,7 @@ fn main() -> anyhow::Result<()> {
         Command::Cost { only, steps } => cost::run(&report::machine(), only.as_deref(), steps),
         Command::Growth => growth::run(),
         Command::Warm => warm::run(),
+        Command::Observe => observe::run(),
         Command::Karpenter { most, only, alone } => karpenter::run(most, only.as_deref(), alone),
         Command::KarpenterOurs { input, preferences } => {
             let ignored = preferences == "ignore";

@@ -100,23 +100,25 @@ impl Engine {
     }
 
     /// What is known of a claim's machine by its object alone; `None` where it names no type and none would do.
-    fn recalled(&self, now: Timestamp, mut claim: NodeClaim) -> Option<Machine> {
+    fn recalled(&mut self, now: Timestamp, mut claim: NodeClaim) -> Option<Machine> {
         let class = self.pools.get(&claim.pool).map_or(&claim.node_class, |pool| &pool.node_class);
         let class = self.classes.get(class).cloned().unwrap_or_else(|| NodeClass::with_defaults(class));
-        let types = self.instance_types(now, &class);
+        let types = self.types_for_told(now, &class);
         if claim.instance_type.is_empty() && claim.state <= ClaimState::Launching {
             choose(&mut claim, &types)?;
         }
-        let known = types.into_iter().find(|known| known.name == claim.instance_type);
+        let known = types.iter().find(|known| known.name == claim.instance_type).cloned();
         // A size that is not sold any more still is what the claim says.
-        let bought = known.unwrap_or_else(|| InstanceType {
-            name: Arc::clone(&claim.instance_type),
-            requirements: Requirements::from_labels(&claim.labels),
-            offerings: Vec::new(),
-            capacity: claim.capacity.clone(),
-            overhead: claim.capacity.clone() - &claim.allocatable,
-            numa: None,
-            lotteries: Vec::new(),
+        let bought = known.unwrap_or_else(|| {
+            Arc::new(InstanceType {
+                name: Arc::clone(&claim.instance_type),
+                requirements: Requirements::from_labels(&claim.labels),
+                offerings: Vec::new(),
+                capacity: claim.capacity.clone(),
+                overhead: claim.capacity.clone() - &claim.allocatable,
+                numa: None,
+                lotteries: Vec::new(),
+            })
         });
         if claim.price == UsdPerHour::ZERO {
             let same = |offering: &&Offering| {
@@ -130,7 +132,7 @@ impl Engine {
             claim.since = now;
         }
         claim.since = claim.since.min(now);
-        let mut machine = Machine::new(claim, Arc::new(bought), now);
+        let mut machine = Machine::new(claim, bought, now);
         let NodeClaim { state, created, deleting, .. } = machine.claim;
         machine.launched = (state >= ClaimState::Launched).then_some(created);
         machine.verified = state == ClaimState::Initialized;
@@ -142,6 +144,16 @@ impl Engine {
             machine.claim.terminate_by = machine.claim.terminate_by.or_else(|| grace.map(|grace| at + grace));
         }
         Some(machine)
+    }
+
+    /// What a class could buy, made once for all claims that are told together.
+    fn types_for_told(&mut self, now: Timestamp, class: &NodeClass) -> Arc<[Arc<InstanceType>]> {
+        if let Some(known) = self.types_told.get(&class.name) {
+            return Arc::clone(known);
+        }
+        let types: Arc<[_]> = self.instance_types(now, class).into_iter().map(Arc::new).collect();
+        self.types_told.insert(class.name.clone(), Arc::clone(&types));
+        types
     }
 
     /// The cloud accepted a claim.
@@ -301,7 +313,7 @@ pub(super) struct Given {
 }
 
 /// Settles what a claim that somebody else made leaves open: the cheapest of what is to be had and satisfies it.
-fn choose(claim: &mut NodeClaim, types: &[InstanceType]) -> Option<()> {
+fn choose(claim: &mut NodeClaim, types: &[Arc<InstanceType>]) -> Option<()> {
     let given = Requirements::from_labels(&claim.labels);
     let possible = types.iter().filter(|kind| {
         claim.requests.fits(&kind.allocatable())

@@ -252,6 +252,8 @@ pub struct Engine {
     /// Pods already reported as unschedulable, with what was said, so that it is said once.
     reported: BTreeMap<PodId, String>,
     unavailable: Unavailable,
+    /// What each class could buy, for the claims that are told until the next `advance`: a new leader is told thousands.
+    types_told: BTreeMap<String, Arc<[Arc<InstanceType>]>>,
     /// First and last arrival of the pods that wait to be solved.
     batch: Option<(Timestamp, Timestamp)>,
     /// When something next becomes due for a reason other than the batch.
@@ -295,6 +297,7 @@ impl Engine {
             nominations: Nominations::default(),
             reported: BTreeMap::new(),
             unavailable: Unavailable::default(),
+            types_told: BTreeMap::new(),
             batch: None,
             wakeups: BTreeSet::new(),
             recoveries: BTreeSet::new(),
@@ -309,6 +312,7 @@ impl Engine {
     #[must_use = "effects that are not carried out are lost"]
     pub fn advance(&mut self, now: Timestamp) -> Vec<Effect> {
         self.now = self.now.max(now);
+        self.types_told.clear();
         self.wakeups = self.wakeups.split_off(&Timestamp(now.0.saturating_add(1)));
         if self.unavailable.expire(now) {
             self.picture.market_changed();

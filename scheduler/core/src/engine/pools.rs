@@ -143,6 +143,7 @@ impl Engine {
 
     /// A class was created, changed or deleted: the same for its pools.
     pub(super) fn class_changed(&mut self, class: &str) {
+        self.types_told.remove(class);
         for pool in self.pools.values().filter(|pool| pool.node_class == class) {
             self.registrations.forget(&pool.name);
         }

@@ -38,6 +38,7 @@ impl Engine {
             }
             Event::ClassApplied(class) => {
                 let name = class.name.clone();
+                self.types_told.remove(&name);
                 let before = self.classes.insert(name.clone(), NodeClass::clone(&class));
                 if before.as_ref() != Some(&*class) {
                     self.offer_changed();

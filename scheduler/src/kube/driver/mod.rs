@@ -128,7 +128,7 @@ impl Driver {
             let due = self.engine.as_ref().and_then(|led| led.engine.next_wakeup());
             let until = due.map_or_else(|| Instant::now() + IDLE, |at| self.clock.instant(at));
             tokio::select! {
-                events = self.parts.observer.next() => self.observed(events),
+                () = self.parts.observer.changed() => self.observed(),
                 Some(event) = self.parts.fleet.recv() => self.fleet(event),
                 Some(answer) = self.parts.answers.recv() => self.answered(answer),
                 changed = self.parts.leadership.changed() => if changed.is_err() { break },
@@ -174,11 +174,11 @@ impl Driver {
         let mut engine = (self.parts.make)(profiles);
         let now = self.clock.now();
         while self.parts.answers.try_recv().is_ok() {}
-        let known = self.parts.observer.replay();
-        let count = known.len();
-        for event in known {
+        let mut count = 0_usize;
+        self.parts.observer.replay(&mut |event| {
+            count += 1;
             engine.handle(now, event);
-        }
+        });
         for (node, reported) in &self.reports {
             engine.handle(now, Event::AgentConnected { node: Arc::clone(node) });
             let report = Arc::clone(&reported.report);
@@ -189,19 +189,23 @@ impl Driver {
         self.list_instances();
     }
 
-    fn observed(&mut self, events: Vec<Event>) {
-        for event in events {
+    fn observed(&mut self) {
+        let Self { parts, clock, engine, reports, records, .. } = self;
+        let (now, writer) = (clock.now(), &mut parts.writer);
+        parts.observer.tell(&mut |event| {
             match &event {
                 Event::NodeDeleted(node) => {
-                    self.parts.writer.forget_node(node);
-                    self.records.forget_node(node);
-                    self.reports.remove(node);
+                    writer.forget_node(node);
+                    records.forget_node(node);
+                    reports.remove(node);
                 }
-                Event::PoolDeleted(pool) => self.parts.writer.forget_pool(pool),
+                Event::PoolDeleted(pool) => writer.forget_pool(pool),
                 _ => {}
             }
-            self.hear(event);
-        }
+            if let Some(led) = engine {
+                led.engine.handle(now, event);
+            }
+        });
     }
 
     fn fleet(&mut self, event: FleetEvent) {

@@ -4,26 +4,24 @@
 //!  API server --list, watch--> stream (one a kind) --wire, slim--> Change --channel--> Store --> Event --> Engine
 //! ```
 //!
-//! The driver owns the [`Observer`] and with it the [`Store`]: one task, no locks. It asks for what is new, hands that to its
-//! engine if it leads, and drops it if it follows. To take the lead is to make an engine and hand it [`Observer::replay`], which
-//! holds everything up to the last answer of [`Observer::next`]: nothing is missing between the two, and nothing comes twice.
+//! The driver owns the [`Observer`] and with it the [`Store`]: one task, no locks. When something changed it is told what is new,
+//! hands that to its engine if it leads, and drops it if it follows. To take the lead is to make an engine and have it told
+//! everything by [`Observer::replay`]: nothing is missing between that and the next [`Observer::tell`], and nothing comes twice.
+//! Events are told one by one and never held together: all of a large cluster's are 200 MB.
 //!
 //! ```no_run
-//! # use assay_core::engine::{Engine, Event};
+//! # use assay_core::engine::Engine;
 //! # use assay_scheduler::kube::observe::{Observer, ObserverSettings};
 //! # async fn example(client: kube::Client, mut engine: Option<Engine>, new_engine: fn() -> Engine, now: assay_core::model::Timestamp)
 //! # -> anyhow::Result<()> {
 //! let mut observer = Observer::start(&client, ObserverSettings::default(), Box::new(|_| Vec::new()))?;
 //! loop {
 //!     // Waits until every kind was listed, then until something changes. May be dropped while it waits.
-//!     for event in observer.next().await {
-//!         if let Some(engine) = &mut engine {
-//!             engine.handle(now, event);
-//!         }
-//!     }
+//!     observer.changed().await;
+//!     observer.tell(&mut |event| if let Some(engine) = &mut engine { engine.handle(now, event) });
 //!     if engine.is_none() /* and now we lead */ {
 //!         let mut fresh = new_engine();
-//!         observer.replay().into_iter().for_each(|event| fresh.handle(now, event));
+//!         observer.replay(&mut |event| fresh.handle(now, event));
 //!         engine = Some(fresh);
 //!     }
 //! }
@@ -47,12 +45,13 @@ mod tests;
 mod wire;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use assay_core::engine::Event;
 use kube::Client;
 use rand::SeedableRng;
 use rand_pcg::Pcg64Mcg;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 
 use crate::manifest::ManifestError;
@@ -75,6 +74,8 @@ pub struct ObserverSettings {
 
 /// Changes on their way to the store. A page of pods is 500.
 const CHANGES_WAITING: usize = 1_024;
+/// Parts of lists that are held at once: each is some megabytes, its objects as much again.
+const PAGES_AT_ONCE: usize = 3;
 /// Changes that are taken in before the driver gets to do something else.
 const CHANGES_AT_ONCE: usize = 2_048;
 
@@ -97,6 +98,7 @@ impl Observer {
         let kinds: Vec<Kind> = Kind::ALL.into_iter().filter(is_wanted).collect();
         let store = Store::new(&kinds, configuration.as_ref(), types)?;
         let (sender, changes) = mpsc::channel(CHANGES_WAITING);
+        let pages = Arc::new(Semaphore::new(PAGES_AT_ONCE));
         let health = health::Health::default();
         let mut streams = JoinSet::new();
         for (number, kind) in (0..).zip(kinds) {
@@ -105,6 +107,7 @@ impl Observer {
                 kind,
                 settings: settings.streams,
                 changes: sender.clone(),
+                pages: Arc::clone(&pages),
                 health: health.clone(),
                 random: Pcg64Mcg::seed_from_u64(settings.seed.wrapping_add(number)),
             };
@@ -113,28 +116,31 @@ impl Observer {
         Ok(Self { store, changes, health, _streams: streams })
     }
 
-    /// What is new. The first answer comes when every kind has been listed, and holds everything. Loses nothing if it is dropped
+    /// Waits until there is something to tell: the first time until every kind has been listed. Loses nothing if it is dropped
     /// while it waits.
-    pub async fn next(&mut self) -> Vec<Event> {
+    pub async fn changed(&mut self) {
         loop {
-            let was_synced = self.store.is_synced();
             let mut new = Vec::new();
             if self.changes.recv_many(&mut new, CHANGES_AT_ONCE).await == 0 {
                 // The streams hold senders for as long as this lives.
                 return std::future::pending().await;
             }
+            let was_synced = self.store.is_synced();
             new.into_iter().for_each(|change| self.store.apply(change));
-            let events = self.store.take_events();
-            if !events.is_empty() || was_synced != self.store.is_synced() {
-                return events;
+            if self.store.has_news() || was_synced != self.store.is_synced() {
+                return;
             }
         }
     }
 
-    /// Everything, for an engine that knows nothing yet; empty before all is known.
-    #[must_use]
-    pub fn replay(&mut self) -> Vec<Event> {
-        self.store.replay()
+    /// Tells what is new since the last time; the first time everything.
+    pub fn tell(&mut self, tell: &mut dyn FnMut(Event)) {
+        self.store.tell(tell);
+    }
+
+    /// Tells everything, to an engine that knows nothing yet; nothing before all is known.
+    pub fn replay(&mut self, tell: &mut dyn FnMut(Event)) {
+        self.store.replay(tell);
     }
 
     /// What there is.

@@ -11,6 +11,7 @@
 //! kube's own watcher is not used: it reads an object up to three times to survive one that it cannot decode, and asks for ever
 //! from a moment that is answered with 410 before the stream begins.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use http_body_util::{BodyExt, Limited};
@@ -21,7 +22,7 @@ use kube::Client;
 use kube::client::Body;
 use rand::Rng;
 use rand_pcg::Pcg64Mcg;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::time::Instant;
 
 use super::backoff::Backoff;
@@ -102,6 +103,8 @@ pub(super) struct Stream {
     pub(super) kind: Kind,
     pub(super) settings: StreamSettings,
     pub(super) changes: mpsc::Sender<Change>,
+    /// Parts of lists that may be held at once, by all streams together.
+    pub(super) pages: Arc<Semaphore>,
     pub(super) health: Health,
     pub(super) random: Pcg64Mcg,
 }
@@ -163,6 +166,9 @@ impl Stream {
         self.say(Change::Listing(self.kind)).await?;
         let mut rest: Option<String> = None;
         loop {
+            let pages = Arc::clone(&self.pages);
+            // It is never closed.
+            let _held = pages.acquire_owned().await.map_err(|_| Failure::Closed)?;
             let mut query = vec![("limit", page_size.to_string())];
             query.extend(rest.take().map(|rest| ("continue", rest)));
             let answer = self.get(&query).await?;

@@ -38,6 +38,7 @@ impl Heard {
                 kind,
                 settings,
                 changes: sender,
+                pages: Arc::new(Semaphore::new(1)),
                 health: health.clone(),
                 random: Pcg64Mcg::seed_from_u64(1),
             }
@@ -263,20 +264,22 @@ async fn an_observer_tells_everything_once_it_knows_everything() {
     .await;
     let settings = ObserverSettings { streams: settings(), ..ObserverSettings::default() };
     let mut observer = Observer::start(&api.client(), settings, Box::new(|_| Vec::new())).unwrap();
-    let names = |events: Vec<Event>| -> Vec<String> {
-        let name = |event| match event {
-            Event::NodeApplied(node) => node.name.to_string(),
-            Event::PodApplied(pod) => format!("{} on {:?}", pod.id, pod.node.as_deref().unwrap_or_default()),
-            other => panic!("{other:?}"),
-        };
-        events.into_iter().map(name).collect()
+    let mut told = Vec::new();
+    let name = |event| match event {
+        Event::NodeApplied(node) => node.name.to_string(),
+        Event::PodApplied(pod) => format!("{} on {:?}", pod.id, pod.node.as_deref().unwrap_or_default()),
+        other => panic!("{other:?}"),
     };
-    assert_eq!(names(observer.next().await), ["n", "d/p on \"\""]);
+    observer.changed().await;
+    observer.tell(&mut |event| told.push(name(event)));
+    assert_eq!(std::mem::take(&mut told), ["n", "d/p on \"\""]);
     assert!(observer.store().is_synced());
-    late.notify_waiters();
     late.notify_one();
-    assert_eq!(names(observer.next().await), ["d/p on \"n\""]);
-    assert_eq!(names(observer.replay()), ["n", "d/p on \"n\""]);
+    observer.changed().await;
+    observer.tell(&mut |event| told.push(name(event)));
+    assert_eq!(std::mem::take(&mut told), ["d/p on \"n\""]);
+    observer.replay(&mut |event| told.push(name(event)));
+    assert_eq!(told, ["n", "d/p on \"n\""]);
     assert!(observer.store().uid(Kind::Pod, &PodId::new("d", "p")).is_none(), "it has none");
     let asked = api.requests();
     assert!(!asked.iter().any(|target| target.starts_with("/api/v1/services")), "nobody spreads by default");

@@ -66,12 +66,16 @@ impl Attachments {
         self.changed = self.by_node.keys().cloned().collect();
     }
 
-    pub(super) fn tell(&mut self, events: &mut Vec<Event>) {
+    pub(super) fn has_news(&self) -> bool {
+        !self.changed.is_empty()
+    }
+
+    pub(super) fn tell(&mut self, tell: &mut dyn FnMut(Event)) {
         for node in std::mem::take(&mut self.changed) {
             let attached = self.by_node.get(&node).into_iter().flatten();
             let volumes = attached.filter_map(|id| self.known.get(id)).map(|(_, volume)| Arc::clone(volume));
             let volumes = volumes.collect();
-            events.push(Event::VolumeAttachments { node, volumes });
+            tell(Event::VolumeAttachments { node, volumes });
         }
     }
 }

@@ -31,7 +31,7 @@ use std::sync::Arc;
 use assay_core::catalog::InstanceType;
 use assay_core::engine::Event;
 use assay_core::model::{
-    DaemonSet, DisruptionBudget, Node, NodeClaim, NodeClass, NodePool, Pod, PodId, VOLUME_LIMIT_PREFIX,
+    DaemonSet, DisruptionBudget, Node, NodeClass, NodePool, Pod, PodId, VOLUME_LIMIT_PREFIX,
 };
 
 use super::kind::Kind;
@@ -69,7 +69,8 @@ pub struct Store {
     nodes: Shelf<Node>,
     pools: Shelf<NodePool>,
     classes: Shelf<NodeClass>,
-    claims: Shelf<ClaimObject>,
+    /// Their objects as JSON: read, a claim is five times as large, and it is read once more only when it is told.
+    claims: Shelf<Box<str>>,
     budgets: Shelf<DisruptionBudget>,
     attachments: Attachments,
     daemon_sets: Shelf<DaemonSet>,
@@ -265,8 +266,8 @@ impl Store {
                 self.classes.put(id.clone(), live::read_class(&document, &meta)?);
             }
             Kind::NodeClaim => {
-                let meta = Meta::read(&document)?;
-                self.claims.put(id.clone(), live::read_claim(&document, meta)?);
+                live::read_claim(&document, Meta::read(&document)?)?;
+                self.claims.put(id.clone(), document.value.to_string().into());
             }
             Kind::PodDisruptionBudget => {
                 let meta = Meta::read(&document)?;
@@ -360,68 +361,78 @@ impl Store {
         self.pods.tell_all();
     }
 
-    /// What is new since the last time, in an order that an engine can be told it. Nothing before everything is known.
+    /// Whether there may be something to tell.
     #[must_use]
-    pub fn take_events(&mut self) -> Vec<Event> {
-        let mut events = Vec::new();
+    pub fn has_news(&self) -> bool {
+        self.is_synced
+            && (self.pods.has_news()
+                || self.nodes.has_news()
+                || self.claims.has_news()
+                || self.pools.has_news()
+                || self.classes.has_news()
+                || self.budgets.has_news()
+                || self.daemon_sets.has_news()
+                || self.templates_touched
+                || self.attachments.has_news())
+    }
+
+    /// Tells what is new since the last time, in an order that an engine can be told it. Nothing before everything is known.
+    pub fn tell(&mut self, tell: &mut dyn FnMut(Event)) {
         if !self.is_synced {
-            return events;
+            return;
         }
         self.classes.tell(|news| {
-            events.push(match news {
+            tell(match news {
                 News::Gone(id) => Event::ClassDeleted(id.name.to_string()),
                 News::Is(_, class) => Event::ClassApplied(Box::new(class.clone())),
             });
         });
         self.pools.tell(|news| {
-            events.push(match news {
+            tell(match news {
                 News::Gone(id) => Event::PoolDeleted(id.name.to_string()),
                 News::Is(_, pool) => Event::PoolApplied(Box::new(pool.clone())),
             });
         });
-        self.tell_claims(&mut events);
+        self.tell_claims(tell);
         self.nodes.tell(|news| {
-            events.push(match news {
+            tell(match news {
                 News::Gone(id) => Event::NodeDeleted(Arc::clone(&id.name)),
                 News::Is(_, node) => Event::NodeApplied(Box::new(node.clone())),
             });
         });
         self.read_templates();
         self.daemon_sets.tell(|news| {
-            events.push(match news {
+            tell(match news {
                 News::Gone(id) => Event::DaemonSetDeleted(id.clone()),
                 News::Is(_, daemon_set) => Event::DaemonSetApplied(Box::new(daemon_set.clone())),
             });
         });
         self.budgets.tell(|news| {
-            events.push(match news {
+            tell(match news {
                 News::Gone(id) => Event::DisruptionBudgetDeleted(id.clone()),
                 News::Is(_, budget) => Event::DisruptionBudgetApplied(Box::new(budget.clone())),
             });
         });
-        self.pods.tell(&self.context, &mut self.problems, &mut events);
-        self.attachments.tell(&mut events);
-        events
+        self.pods.tell(&self.context, &mut self.problems, tell);
+        self.attachments.tell(tell);
     }
 
-    /// Everything, for an engine that knows nothing yet. What was new is in it.
-    #[must_use]
-    pub fn replay(&mut self) -> Vec<Event> {
+    /// Tells everything, to an engine that knows nothing yet. What was new is in it.
+    pub fn replay(&mut self, tell: &mut dyn FnMut(Event)) {
         self.forget_told();
-        self.take_events()
+        self.tell(tell);
     }
 
-    fn tell_claims(&mut self, events: &mut Vec<Event>) {
+    fn tell_claims(&mut self, tell: &mut dyn FnMut(Event)) {
         let Self { claims, pools, classes, nodes, types, .. } = self;
         let mut known: BTreeMap<String, Vec<InstanceType>> = BTreeMap::new();
         let mut by_provider: Option<BTreeMap<&str, &Arc<str>>> = None;
         claims.tell(|news| {
-            let claim = match news {
-                News::Is(_, claim) => claim,
-                News::Gone(id) => {
-                    return events.push(Event::ClaimDeleted { claim: Arc::clone(&id.name) });
-                }
+            let (id, text) = match news {
+                News::Is(id, text) => (id, text),
+                News::Gone(id) => return tell(Event::ClaimDeleted { claim: Arc::clone(&id.name) }),
             };
+            let Some(claim) = read_claim(id, text) else { return };
             let pool = claim.pool().and_then(|name| pools.get(&PodId::new("", name)));
             let class = claim.node_class(pool);
             let types = known.entry(class.clone()).or_insert_with(|| {
@@ -433,8 +444,7 @@ impl Store {
             });
             let named = nodes.get(&PodId::new("", claim.node_name())).map(|node| &node.name);
             let node = named.or_else(|| by_provider.get(claim.provider_id()?).copied());
-            let claim: NodeClaim = claim.resolve(Around { pool, types, node });
-            events.push(Event::ClaimApplied(Box::new(claim)));
+            tell(Event::ClaimApplied(Box::new(claim.resolve(Around { pool, types, node }))));
         });
     }
 
@@ -457,6 +467,16 @@ impl Store {
             Object { kind, id: id.clone(), uid: uid.unwrap_or_default(), body: Body::Other(document) };
         self.apply_object(object);
     }
+}
+
+/// A claim from its text, which was read before it was kept.
+fn read_claim(id: &PodId, text: &str) -> Option<ClaimObject> {
+    let document = Document::of_object(Kind::NodeClaim.name(), serde_json::from_str(text).ok()?);
+    let read = Meta::read(&document).and_then(|meta| live::read_claim(&document, meta));
+    read.inspect_err(
+        |error| tracing::error!(claim = %id, %error, "a claim that could be read cannot be read"),
+    )
+    .ok()
 }
 
 /// The name under which objects are listed that show none.

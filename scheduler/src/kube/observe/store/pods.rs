@@ -67,7 +67,8 @@ impl SpecText {
 /// All pods.
 #[derive(Debug, Default)]
 pub(super) struct Pods {
-    records: BTreeMap<PodId, Record>,
+    /// In boxes: most come in the order of their names, which leaves the nodes of a tree half empty.
+    records: BTreeMap<PodId, Box<Record>>,
     /// To be read.
     unread: BTreeSet<PodId>,
     /// Gone, while the engine still knows them.
@@ -131,7 +132,7 @@ impl Pods {
             self.by_claim.entry(claim).or_default().insert(id.clone());
         }
         self.unread.insert(id.clone());
-        self.records.insert(id, record);
+        self.records.insert(id, Box::new(record));
     }
 
     /// A pod is there, but cannot be taken in.
@@ -236,10 +237,15 @@ impl Pods {
         self.records.values().filter_map(|record| record.told.as_ref())
     }
 
+    /// Whether there may be something to tell.
+    pub(super) fn has_news(&self) -> bool {
+        !self.gone.is_empty() || !self.unread.is_empty() || !self.unsettled.is_empty()
+    }
+
     /// Reads what is unread, and tells what is new.
-    pub(super) fn tell(&mut self, context: &Context, problems: &mut Problems, events: &mut Vec<Event>) {
+    pub(super) fn tell(&mut self, context: &Context, problems: &mut Problems, tell: &mut dyn FnMut(Event)) {
         for id in std::mem::take(&mut self.gone) {
-            events.push(Event::PodDeleted(id));
+            tell(Event::PodDeleted(id));
         }
         let mut memory = Memory::default();
         let mut waiting = BTreeMap::new();
@@ -262,7 +268,7 @@ impl Pods {
             match pod {
                 // It is told once its gang has agreed.
                 Some(pod) if pod.gang.is_some() => drop(waiting.insert(id, pod)),
-                pod => self.tell_one(id, pod, events),
+                pod => self.tell_one(id, pod, tell),
             }
         }
         for gang in std::mem::take(&mut self.unsettled) {
@@ -278,7 +284,7 @@ impl Pods {
                 let known = || self.records.get(&id).and_then(|record| record.told.clone());
                 if let Some(mut pod) = waiting.remove(&id).or_else(known) {
                     pod.gang = Some(Arc::clone(&agreed));
-                    self.tell_one(id, Some(pod), events);
+                    self.tell_one(id, Some(pod), tell);
                 }
             }
         }
@@ -298,13 +304,13 @@ impl Pods {
         }
     }
 
-    fn tell_one(&mut self, id: PodId, pod: Option<Pod>, events: &mut Vec<Event>) {
+    fn tell_one(&mut self, id: PodId, pod: Option<Pod>, tell: &mut dyn FnMut(Event)) {
         let Some(record) = self.records.get_mut(&id) else { return };
         if record.told == pod {
             return;
         }
         record.told.clone_from(&pod);
-        events.push(match pod {
+        tell(match pod {
             Some(pod) => Event::PodApplied(Box::new(pod)),
             None => Event::PodDeleted(id),
         });

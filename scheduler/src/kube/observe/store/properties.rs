@@ -3,11 +3,11 @@
 
 use std::collections::BTreeMap;
 
-use assay_core::model::{Node, NodePool, Pod};
+use assay_core::model::{Node, NodeClaim, NodePool, Pod};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::tests::{apply, kind_of, listed, store};
+use super::tests::{apply, events, kind_of, listed, store};
 use super::*;
 use crate::manifest::{Manifests, Source};
 
@@ -312,20 +312,20 @@ proptest! {
             }
             steps += 1;
             if take & (1 << (steps % 64)) != 0 {
-                known.hear(store.take_events());
+                known.hear(events(&mut store));
             }
         }
         if steps < sync_at {
             listed(&mut store);
         }
-        known.hear(store.take_events());
+        known.hear(events(&mut store));
         let (expected, invalid) = Known::read(&objects, configuration.as_ref());
         let problems: Vec<PodId> = store.problems().filter(|one| one.kind == Kind::Pod && one.is_error).map(|one| one.id.clone()).collect();
         let mut invalid_sorted = invalid;
         invalid_sorted.sort();
         prop_assert_eq!(&problems, &invalid_sorted);
         let mut replayed = Known::default();
-        replayed.hear(store.replay());
+        store.replay(&mut |event| replayed.hear(vec![event]));
         for known in [&mut known, &mut replayed] {
             // Stand-ins of pods on nodes, of which a file's reader knows nothing.
             known.pods.retain(|id, _| !problems.contains(id));

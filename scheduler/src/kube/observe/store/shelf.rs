@@ -73,6 +73,11 @@ impl<V> Shelf<V> {
         self.gone.clear();
     }
 
+    /// Whether there is something to tell.
+    pub(super) fn has_news(&self) -> bool {
+        !self.gone.is_empty() || !self.changed.is_empty()
+    }
+
     /// Tells what is new since the last time, in the order of names.
     pub(super) fn tell(&mut self, mut tell: impl FnMut(News<'_, V>)) {
         for id in std::mem::take(&mut self.gone) {

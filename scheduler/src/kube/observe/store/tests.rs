@@ -41,8 +41,15 @@ fn synced(objects: &[Value]) -> Store {
     let mut store = store(None);
     objects.iter().for_each(|object| apply(&mut store, object));
     listed(&mut store);
-    let _ = store.take_events();
+    events(&mut store);
     store
+}
+
+/// The new events.
+pub(super) fn events(store: &mut Store) -> Vec<Event> {
+    let mut events = Vec::new();
+    store.tell(&mut |event| events.push(event));
+    events
 }
 
 fn pod(name: &str, spec: Value) -> Value {
@@ -55,7 +62,7 @@ fn node(name: &str) -> Value {
 
 /// The new events in short.
 fn told(store: &mut Store) -> Vec<String> {
-    let told = store.take_events().into_iter().map(|event| match event {
+    let told = events(store).into_iter().map(|event| match event {
         Event::PodApplied(pod) => format!("pod {}", pod.id),
         Event::PodDeleted(id) => format!("no pod {id}"),
         Event::NodeApplied(node) => format!("node {}", node.name),
@@ -380,7 +387,8 @@ fn a_replay_tells_everything_and_what_follows_is_not_told_twice() {
     assert_eq!(only_pod(&store).priority, 9);
     apply(&mut store, &node("m"));
     delete(&mut store, Kind::Node, "", "n");
-    let replayed = store.replay().len();
+    let mut replayed = 0;
+    store.replay(&mut |_| replayed += 1);
     assert_eq!((replayed, told(&mut store).len()), (2, 0));
     assert!(only_pod(&store).spec.rejections.iter().all(|one| one.reason != ReasonCode::InvalidPod));
 }
