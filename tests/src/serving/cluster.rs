@@ -1,6 +1,6 @@
 //! What a test asks of the cluster.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
@@ -109,6 +109,55 @@ impl<'p> Cluster<'p> {
     /// The API server refuses.
     pub async fn claims(&self, pool: &str) -> anyhow::Result<Vec<Value>> {
         self.list("karpenter.sh/v1", "NodeClaim", &format!("karpenter.sh/nodepool={pool}")).await
+    }
+
+    /// Names of the VMs that there are.
+    ///
+    /// # Errors
+    /// The API server refuses.
+    pub async fn vms(&self) -> anyhow::Result<BTreeSet<String>> {
+        let vms = self.list("v1", "ConfigMap", "assay.dev/simulated-vm=true").await?;
+        Ok(vms.iter().filter_map(|vm| Some(vm["metadata"]["name"].as_str()?.to_owned())).collect())
+    }
+
+    /// Names of all VMs that were ever made, by the audit log.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn vms_made(&self) -> anyhow::Result<BTreeSet<String>> {
+        let made = self.plane.audit()?.into_iter().filter(|entry| {
+            entry.verb == "create"
+                && entry.object_ref.resource == "configmaps"
+                && entry.object_ref.namespace == super::NAMESPACE
+                && entry.response_status.code == 201
+        });
+        // Controllers make one of their own in every namespace.
+        Ok(made.map(|entry| entry.object_ref.name).filter(|name| name != "kube-root-ca.crt").collect())
+    }
+
+    /// Whether every VM has a claim and every claim a VM.
+    ///
+    /// # Errors
+    /// The API server refuses.
+    pub async fn is_balanced(&self, pool: &str) -> anyhow::Result<bool> {
+        let vms = self.vms().await?;
+        let claims = self.claims(pool).await?;
+        let claims = claims.iter().filter_map(|claim| Some(claim["metadata"]["name"].as_str()?.to_owned()));
+        Ok(vms == claims.collect())
+    }
+
+    /// Kills the scheduler and starts another one, which need not wait for the lease of the first.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub async fn crash(&mut self, options: &ServeOptions) -> anyhow::Result<()> {
+        self.serving.kill()?;
+        let lease = json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
+            "metadata": {"name": "assay-leader-election", "namespace": super::NAMESPACE}});
+        // It may not have got so far as to have one.
+        let _ = self.delete(&lease).await;
+        self.serving = Serving::start(self.plane, options)?;
+        Ok(())
     }
 
     /// Nodes of a pool.

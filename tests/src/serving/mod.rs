@@ -2,6 +2,7 @@
 //! what a test asks of the cluster.
 
 mod cluster;
+mod faulty_api;
 mod objects;
 
 use std::fs::File;
@@ -14,7 +15,8 @@ use assay_scheduler::fleet::ca::{DevCa, SERVER_VALIDITY};
 use tempfile::TempDir;
 
 pub use cluster::{Cluster, api_of, apply, condition, names};
-pub use objects::{deployment, install_crds, namespace_objects, node_class, node_pool};
+pub use faulty_api::{Call, Fault, FaultyApi};
+pub use objects::{apart, deployment, install_crds, namespace_objects, node_class, node_pool};
 
 use crate::control_plane::ControlPlane;
 use crate::control_plane::ports;
@@ -28,10 +30,22 @@ pub const AGENT_ACCOUNT: &str = "assay-agent";
 /// How a scheduler is started.
 #[derive(Debug, Clone, Default)]
 pub struct ServeOptions {
-    /// Further arguments; the last one of a name counts.
+    /// Further arguments.
     pub arguments: Vec<String>,
     /// Kubeconfig to use instead of the administrator's.
     pub kubeconfig: Option<PathBuf>,
+    /// Further environment variables.
+    pub environment: Vec<(String, String)>,
+    /// Seconds until a VM has booted, shortest and longest, where not 1 and 2.
+    pub boot: Option<(u32, u32)>,
+}
+
+impl ServeOptions {
+    /// By way of a proxy.
+    #[must_use]
+    pub fn through(proxy: &FaultyApi) -> Self {
+        Self { kubeconfig: Some(proxy.kubeconfig()), ..Self::default() }
+    }
 }
 
 /// A running `assay serve`. Dropping it kills it, as a crash would.
@@ -64,6 +78,7 @@ impl Serving {
         let key = write("tls.key", &issued.key_pem)?;
         let (metrics_port, health_port, fleet_port) = (ports::free()?, ports::free()?, ports::free()?);
         let kubeconfig = options.kubeconfig.clone().unwrap_or_else(|| plane.admin_kubeconfig());
+        let (least, most) = options.boot.unwrap_or((1, 2));
         let log = File::create(directory.path().join("assay.log"))?;
         let child = Command::new(program("assay-scheduler", "assay")?)
             .arg("serve")
@@ -77,7 +92,7 @@ impl Serving {
                 "--batch-idle",
                 "100ms",
                 "--simulated-boot",
-                "1,2",
+                &format!("{least},{most}"),
             ])
             .arg("--fleet-listen")
             .arg(format!("127.0.0.1:{fleet_port}"))
@@ -92,6 +107,7 @@ impl Serving {
             .arg("--health-port")
             .arg(health_port.to_string())
             .args(&options.arguments)
+            .envs(options.environment.iter().map(|(name, value)| (name, value)))
             .env("RUST_LOG", "info,assay_scheduler=debug")
             .stdin(Stdio::null())
             .stdout(Stdio::null())

@@ -123,6 +123,14 @@ pub fn deployment(namespace: &str, name: &str, pool: &str, replicas: u32, more: 
     })
 }
 
+/// What keeps pods of an app off each other's nodes: as many pods, as many machines, so that one too many is seen.
+#[must_use]
+pub fn apart(app: &str) -> Value {
+    json!({"affinity": {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [
+        {"topologyKey": "kubernetes.io/hostname", "labelSelector": {"matchLabels": {"app": app}}},
+    ]}}})
+}
+
 /// Puts `more` into `into`; objects are merged, all else is replaced.
 fn merge(into: &mut Value, more: &Value) {
     match (into, more) {

@@ -61,3 +61,37 @@ fn a_broken_machine_is_replaced_and_what_was_learned_stays() {
         Ok(())
     });
 }
+
+/// A machine that loses a GPU is found out and replaced; its pod gets all the GPUs it asked for elsewhere.
+#[test]
+fn a_machine_that_loses_a_gpu_is_replaced() {
+    on_own(Options::whole(), async |plane| {
+        let mut cluster = Cluster::start(plane, &ServeOptions::default()).await?;
+        let namespace = plane.namespace("gpu").await?;
+        let mut pool = node_pool("gpu", &json!({}));
+        pool["spec"]["template"]["spec"]["requirements"] = json!([
+            {"key": "karpenter.sh/capacity-type", "operator": "In", "values": ["on-demand"]},
+            {"key": "karpenter.azure.com/sku-family", "operator": "In", "values": ["N"]},
+        ]);
+        cluster.apply(&pool).await?;
+        let gpus = json!({"containers": [{"name": "c", "image": "registry.invalid/none",
+            "resources": {"limits": {"nvidia.com/gpu": "2"}}}]});
+        cluster.apply(&deployment(&namespace, "gpu", "gpu", 1, &gpus)).await?;
+        let broken = cluster.running(&namespace, "gpu", 1).await?.remove(0);
+
+        let vm = json!({"apiVersion": "v1", "kind": "ConfigMap",
+            "metadata": {"name": broken, "namespace": assay_tests::serving::NAMESPACE}});
+        cluster.patch(&vm, &json!({"metadata": {"annotations": {"assay.dev/fault": "lostGpu"}}})).await?;
+        cluster
+            .until("the machine is replaced", async |cluster| {
+                let nodes = cluster.nodes("gpu").await?;
+                Ok(!nodes.is_empty() && nodes.iter().all(|node| node.metadata.name.as_ref() != Some(&broken)))
+            })
+            .await?;
+        let after = cluster.running(&namespace, "gpu", 1).await?;
+        assert_ne!(after, std::slice::from_ref(&broken));
+        let told = cluster.events("GPUsMissing").await?;
+        assert!(told.iter().any(|event| event.starts_with(&format!("Node/{broken}"))), "{told:?}");
+        Ok(())
+    });
+}

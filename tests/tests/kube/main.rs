@@ -7,5 +7,8 @@ mod buying;
 mod crashes;
 mod disable;
 mod draining;
+mod faults;
+mod finalizers;
 mod hardware;
 mod manifests;
+mod skew;

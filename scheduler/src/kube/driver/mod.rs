@@ -239,7 +239,7 @@ impl Driver {
             if let Effect::ReleaseClaim { node: Some(node), .. } = &effect {
                 self.reports.remove(node);
             }
-            self.parts.writer.carry_out(led.term, effect, &led.engine);
+            self.parts.writer.carry_out(led.term, now, effect, &led.engine);
         }
         if self.parts.metrics.wants_sample() {
             self.parts.metrics.sample(counted::sample(&led.engine, now));

@@ -14,6 +14,9 @@ use tracing::{info, warn};
 use super::Leadership;
 use super::elector::{Action, Elector, Record};
 
+/// Pause after a call that failed.
+const RETRY: Duration = Duration::from_secs(1);
+
 /// What an election is about.
 #[derive(Debug, Clone)]
 pub struct Campaign {
@@ -32,18 +35,22 @@ pub async fn campaign(
     leadership: watch::Sender<Leadership>,
     mut stop: watch::Receiver<bool>,
 ) {
-    let leases = Leases {
+    let mut leases = Leases {
         api: Api::namespaced(client, &campaign.namespace),
         name: campaign.lease,
         began: Instant::now(),
+        known: None,
     };
     while !*stop.borrow() {
-        if let Err(error) = leases.turn(&mut elector).await {
-            warn!(lease = leases.name, %error, "leader election");
-        }
+        let turn = leases.turn(&mut elector).await;
         tell(&elector, &leases, &leadership);
-        let timing = elector.timing();
-        let pause = sleep(timing.retry_period);
+        let mut pause = elector.pause(leases.now());
+        if let Err(error) = turn {
+            warn!(lease = leases.name, %error, "leader election");
+            // A renewal that failed has little time.
+            pause = pause.min(RETRY);
+        }
+        let pause = sleep(pause);
         tokio::pin!(pause);
         loop {
             // Leadership that runs out while the API server does not answer is told when it does.
@@ -102,6 +109,8 @@ struct Leases {
     name: String,
     /// Origin of the elector's clock.
     began: Instant,
+    /// The lease as it is, as long as that is ours and nothing speaks against it: to renew it is one call then.
+    known: Option<Lease>,
 }
 
 impl Leases {
@@ -110,10 +119,16 @@ impl Leases {
     }
 
     /// Looks at the lease and does what is to be done about it.
-    async fn turn(&self, elector: &mut Elector) -> Result<(), TurnError> {
+    async fn turn(&mut self, elector: &mut Elector) -> Result<(), TurnError> {
         let limit = elector.timing().request_timeout;
-        let lease = in_time(limit, self.api.get_opt(&self.name)).await?;
-        elector.observe(self.now(), lease.as_ref().map(record_of));
+        let lease = match self.known.take().filter(|_| elector.leads(self.now()).is_some()) {
+            Some(known) => Some(known),
+            None => {
+                let lease = in_time(limit, self.api.get_opt(&self.name)).await?;
+                elector.observe(self.now(), lease.as_ref().map(record_of));
+                lease
+            }
+        };
         let action = elector.decide(self.now());
         let sent = self.now();
         let written = match action {
@@ -129,7 +144,10 @@ impl Leases {
             }
         };
         match written {
-            Ok(lease) => elector.written(sent, self.now(), record_of(&lease)),
+            Ok(lease) => {
+                elector.written(sent, self.now(), record_of(&lease));
+                self.known = Some(lease);
+            }
             // Another one was faster; the next look shows who.
             Err(TurnError::Api(kube::Error::Api(status))) if status.code == 409 => {}
             Err(error) => return Err(error),

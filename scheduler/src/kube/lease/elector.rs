@@ -109,8 +109,7 @@ impl Elector {
         let Some((record, since)) = &self.seen else { return Action::Create };
         let version = record.resource_version.clone();
         let ours = record.holder.as_deref() == Some(&self.identity);
-        // Another holder may think that it has longer than we would.
-        let over = now.saturating_sub(*since) >= record.duration.max(self.timing.lease_duration);
+        let over = now >= self.runs_out(record, *since);
         if ours {
             let transitions = record.transitions;
             Action::Update { resource_version: version, transitions, acquires: self.renewed.is_none() }
@@ -123,6 +122,24 @@ impl Elector {
         } else {
             Action::Wait
         }
+    }
+
+    /// When a record that was first seen at `since` is nobody's any more. Another holder may think that it has longer than we would.
+    fn runs_out(&self, record: &Record, since: Duration) -> Duration {
+        since + record.duration.max(self.timing.lease_duration)
+    }
+
+    /// How long to wait before the next look: until another one's lease runs out, where that comes first.
+    #[must_use]
+    pub fn pause(&self, now: Duration) -> Duration {
+        let theirs = self
+            .seen
+            .as_ref()
+            .filter(|(record, _)| record.holder.as_ref().is_some_and(|holder| *holder != self.identity));
+        let left = theirs.map(|(record, since)| self.runs_out(record, *since).saturating_sub(now));
+        // What has run out already could not be taken: not again at once.
+        let left = left.filter(|left| !left.is_zero());
+        left.map_or(self.timing.retry_period, |left| left.min(self.timing.retry_period))
     }
 
     /// A create or update that was sent at `sent` came back as `record`.
@@ -184,6 +201,20 @@ mod tests {
         assert_eq!(elector.decide(20 * SECOND), Action::Wait);
         elector.observe(29 * SECOND, Some(record(Some("a"), 2)));
         assert!(acquires(&elector.decide(30 * SECOND)), "15 s without a change");
+    }
+
+    #[test]
+    fn looks_again_when_another_ones_lease_runs_out() {
+        let timing = Timing::default();
+        let mut elector = Elector::new("b".to_owned(), timing);
+        assert_eq!(elector.pause(SECOND), timing.retry_period);
+        elector.observe(SECOND, Some(record(Some("a"), 1)));
+        let runs_out = SECOND + timing.lease_duration.max(15 * SECOND);
+        assert_eq!(elector.pause(SECOND), timing.retry_period);
+        assert_eq!(elector.pause(runs_out - SECOND / 2), SECOND / 2);
+        assert_eq!(elector.pause(runs_out), timing.retry_period, "it could not be taken just now");
+        elector.written(runs_out, runs_out, record(Some("b"), 2));
+        assert_eq!(elector.pause(runs_out + 14 * SECOND), timing.retry_period, "its own it renews");
     }
 
     #[test]

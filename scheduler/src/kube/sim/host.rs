@@ -92,6 +92,8 @@ impl Host {
         let pods: Api<SlimPod> = Api::all_with(self.client.clone(), &ApiResource::erase::<Pod>(&()));
         let mut pods = pin!(watcher(pods, watcher::Config::default().fields("spec.nodeName!=")));
         let mut listed: Vec<String> = Vec::new();
+        // Pods are looked at once all VMs are known: those of a VM that is not known yet would be passed over.
+        let mut known = false;
         loop {
             tokio::select! {
                 Some(event) = objects.next() => match event {
@@ -102,10 +104,13 @@ impl Host {
                     }
                     Ok(watcher::Event::Delete(object)) => self.ended(&object.name_any()),
                     Ok(watcher::Event::Init) => listed.clear(),
-                    Ok(watcher::Event::InitDone) => self.keep_only(&listed),
+                    Ok(watcher::Event::InitDone) => {
+                        self.keep_only(&listed);
+                        known = true;
+                    }
                     Err(error) => warn!(%error, "simulated VMs"),
                 },
-                Some(event) = pods.next() => match event {
+                Some(event) = pods.next(), if known => match event {
                     Ok(watcher::Event::Apply(pod) | watcher::Event::InitApply(pod)) => self.pod(pod, &mut tasks),
                     Ok(_) => {}
                     Err(error) => warn!(%error, "pods of simulated VMs"),

@@ -28,7 +28,7 @@ use super::gate::{Failed, Gate};
 use super::told::Told;
 use super::{FIELD_MANAGER, ObjectRef, as_ourselves};
 use crate::cloud::{Cloud, CreateError};
-use crate::kube::api::{hash, names};
+use crate::kube::api::{conditions as kinds, hash, names};
 use crate::quantities::quantities;
 
 /// Tries of a cloud that cannot be asked, before another plan is made.
@@ -44,7 +44,7 @@ pub(super) enum ClaimJob {
     /// Make its object and its VM.
     Create(Box<NodeClaim>),
     /// Set a condition, and what the status says of the machine.
-    Condition { condition: Condition, machine: MachineStatus },
+    Condition { at: Timestamp, condition: Condition, machine: MachineStatus },
     /// Set an annotation.
     Annotate { key: &'static str, value: String },
     /// Delete its object.
@@ -128,8 +128,8 @@ impl ClaimWriter {
         for job in jobs {
             let done = match job {
                 // One write for all that are at hand.
-                ClaimJob::Condition { condition, machine } => {
-                    conditions.push(condition);
+                ClaimJob::Condition { at, condition, machine } => {
+                    conditions.push((at, condition));
                     latest = machine;
                     continue;
                 }
@@ -167,8 +167,9 @@ impl ClaimWriter {
         match job {
             ClaimJob::Create(claim) => self.create(&claim, memory, term).await,
             ClaimJob::Annotate { key, value } => {
-                let patch = json!({"metadata": {"annotations": {key: value}}});
-                self.merge(name, term, &patch).await
+                let patch = Patch::Merge(json!({"metadata": {"annotations": {key: value}}}));
+                let params = as_ourselves();
+                self.gate.insist(term, || self.claims.patch(name, &params, &patch)).await.map(|_| ())
             }
             ClaimJob::Delete => match self.delete(name, term).await {
                 // Nothing holds it back: the engine hears that from the watch, or never knew it.
@@ -198,10 +199,12 @@ impl ClaimWriter {
         let object: DynamicObject = serde_json::from_value(manifest(claim, owner.as_deref()))
             .map_err(|error| Failed::Refused(error.to_string()))?;
         let params = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
-        match self.gate.call(term, || self.claims.create(&params, &object)).await {
+        match self.gate.insist(term, || self.claims.create(&params, &object)).await {
             Ok(_) => memory.conditions = Some(BTreeMap::new()),
             // An earlier run made it, or this one before a time-out.
             Err(Failed::Exists) => {}
+            // What is there was allowed once; what is made of it anew need not be, and the definition may have changed.
+            Err(Failed::Refused(_)) if self.is_there(&claim.name, term).await? => {}
             // Without an object on record nothing is bought.
             Err(Failed::Refused(why)) => {
                 self.refused(claim, LaunchFailure::Other, format!("NodeClaim refused: {why}")).await;
@@ -265,6 +268,14 @@ impl ClaimWriter {
         let _ = self.answers.send(Event::LaunchFailed { claim: Arc::clone(&claim.name), error }).await;
     }
 
+    async fn is_there(&self, name: &str, term: u64) -> Result<bool, Failed> {
+        match self.gate.call(term, || self.claims.get_metadata(name)).await {
+            Ok(_) => Ok(true),
+            Err(Failed::Gone) => Ok(false),
+            Err(failed) => Err(failed),
+        }
+    }
+
     /// Takes the object of a claim away that never got a VM.
     async fn discard(&self, claim: &NodeClaim, term: u64) -> Result<(), Failed> {
         match self.delete(&claim.name, term).await {
@@ -304,12 +315,11 @@ impl ClaimWriter {
         name: &str,
         memory: &mut ClaimMemory,
         term: u64,
-        conditions: Vec<Condition>,
+        conditions: Vec<(Timestamp, Condition)>,
         machine: &MachineStatus,
     ) -> Result<(), Failed> {
-        if conditions.is_empty() || memory.released {
-            return Ok(());
-        }
+        let Some((at, _)) = conditions.last().filter(|_| !memory.released) else { return Ok(()) };
+        let latest = rfc3339(*at);
         if memory.conditions.is_none() {
             let object = self.gate.call(term, || self.claims.get(name)).await?;
             let there = object.data["status"]["conditions"].as_array().cloned().unwrap_or_default();
@@ -317,15 +327,14 @@ impl ClaimWriter {
             memory.conditions = Some(by_type.collect());
         }
         let Some(known) = memory.conditions.as_mut() else { return Ok(()) };
-        let now = k8s_openapi::jiff::Timestamp::now().to_string();
         let mut changed = false;
-        for condition in &conditions {
-            changed |= set(known, condition, &now);
+        for (at, condition) in &conditions {
+            changed |= set(known, condition, &rfc3339(*at));
         }
         if !changed {
             return Ok(());
         }
-        set(known, &ready(known), &now);
+        set(known, &ready(known), &latest);
         let mut status = json!({"conditions": known.values().collect::<Vec<_>>()});
         if let Some(id) = &machine.provider_id {
             status["providerID"] = json!(id);
@@ -340,8 +349,11 @@ impl ClaimWriter {
         }
         let patch = Patch::Merge(json!({"status": status}));
         let params = as_ourselves();
-        self.gate.call(term, || self.claims.patch_status(name, &params, &patch)).await?;
-        Ok(())
+        let written = self.gate.insist(term, || self.claims.patch_status(name, &params, &patch)).await;
+        if written.is_err() {
+            memory.conditions = None;
+        }
+        written.map(|_| ())
     }
 
     async fn merge(&self, name: &str, term: u64, patch: &Value) -> Result<(), Failed> {
@@ -352,7 +364,7 @@ impl ClaimWriter {
 
     async fn delete(&self, name: &str, term: u64) -> Result<(), Failed> {
         let params = DeleteParams::default();
-        self.gate.call(term, || self.claims.delete(name, &params)).await.map(|_| ())
+        self.gate.insist(term, || self.claims.delete(name, &params)).await.map(|_| ())
     }
 
     async fn delete_instance(&self, name: &Arc<str>, term: u64) -> Result<(), Failed> {
@@ -375,7 +387,7 @@ impl ClaimWriter {
     /// Deletes a node and takes our finalizer off it.
     async fn release_node(&self, name: &str, term: u64) -> Result<(), Failed> {
         let params = DeleteParams::default();
-        match self.gate.call(term, || self.nodes.delete(name, &params)).await {
+        match self.gate.insist(term, || self.nodes.delete(name, &params)).await {
             Ok(_) => {}
             Err(Failed::Gone) => return Ok(()),
             Err(failed) => return Err(failed),
@@ -521,5 +533,15 @@ fn requirement(requirement: &Requirement) -> Value {
 
 /// A time as annotations have it.
 pub(super) fn rfc3339(at: Timestamp) -> String {
-    at.to_string()
+    kinds::time(at).0.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_written_as_they_are_read() {
+        assert_eq!(rfc3339(Timestamp(1_790_000_000_500)), "2026-09-21T14:13:20.5Z");
+    }
 }

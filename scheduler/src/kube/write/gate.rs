@@ -40,8 +40,28 @@ impl Gate {
         self.leadership.borrow().term(Instant::now()) == Some(term)
     }
 
-    /// Makes a call until it succeeds or fails for good, as long as the term lasts.
-    pub(super) async fn call<T, F>(&self, term: u64, mut attempt: impl FnMut() -> F) -> Result<T, Failed>
+    /// Makes a call that names the version it was decided on, until it succeeds or fails for good, as long as the term lasts.
+    pub(super) async fn call<T, F>(&self, term: u64, attempt: impl FnMut() -> F) -> Result<T, Failed>
+    where
+        F: Future<Output = Result<T, kube::Error>>,
+    {
+        self.repeat(term, false, attempt).await
+    }
+
+    /// The same for a call that names no version: a conflict means no more than that the API server was busy with the object.
+    pub(super) async fn insist<T, F>(&self, term: u64, attempt: impl FnMut() -> F) -> Result<T, Failed>
+    where
+        F: Future<Output = Result<T, kube::Error>>,
+    {
+        self.repeat(term, true, attempt).await
+    }
+
+    async fn repeat<T, F>(
+        &self,
+        term: u64,
+        conflicts_pass: bool,
+        mut attempt: impl FnMut() -> F,
+    ) -> Result<T, Failed>
     where
         F: Future<Output = Result<T, kube::Error>>,
     {
@@ -56,6 +76,7 @@ impl Gate {
             };
             let asked = match verdict(&error) {
                 Verdict::Transient(asked) => asked,
+                Verdict::Conflict if conflicts_pass => None,
                 Verdict::Conflict => return Err(Failed::Conflict),
                 Verdict::Exists => return Err(Failed::Exists),
                 Verdict::Gone => return Err(Failed::Gone),

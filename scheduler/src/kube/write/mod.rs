@@ -33,7 +33,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use assay_core::engine::{Effect, Engine, Event, EventKind};
-use assay_core::model::PodId;
+use assay_core::model::{PodId, Timestamp};
 use assay_shared::labels::karpenter;
 use kube::Client;
 use kube::api::PatchParams;
@@ -102,8 +102,9 @@ impl Writer {
         self.node(u64::MAX, node, NodeJob::Forget);
     }
 
-    /// Carries out what was decided in `term`; `engine` is the one that decided.
-    pub fn carry_out(&self, term: u64, effect: Effect, engine: &Engine) {
+    /// Carries out what was decided in `term` at `now`; `engine` is the one that decided. What is put on record bears that time:
+    /// the clock of this machine may be off.
+    pub fn carry_out(&self, term: u64, now: Timestamp, effect: Effect, engine: &Engine) {
         match effect {
             Effect::CreateInstance { claim } => {
                 self.claim(term, &Arc::clone(&claim.name), ClaimJob::Create(claim));
@@ -113,7 +114,7 @@ impl Writer {
             Effect::ReleaseClaim { claim, node } => self.claim(term, &claim, ClaimJob::Release { node }),
             Effect::SetClaimCondition { claim, condition } => {
                 let machine = machine_status(engine, &claim);
-                self.claim(term, &claim, ClaimJob::Condition { condition, machine });
+                self.claim(term, &claim, ClaimJob::Condition { at: now, condition, machine });
             }
             Effect::SetTerminationDeadline { claim, at } => {
                 let value = claims::rfc3339(at);
@@ -126,7 +127,7 @@ impl Writer {
             Effect::TaintNode { node, taint } => self.node(term, &node, NodeJob::Taint(taint)),
             Effect::UntaintNode { node, taint } => self.node(term, &node, NodeJob::Untaint(taint)),
             Effect::SetNodeCondition { node, condition } => {
-                self.node(term, &node, NodeJob::Condition(condition));
+                self.node(term, &node, NodeJob::Condition { at: now, condition });
             }
             Effect::EvictPod { pod, node } => self.pod(term, pod, PodJob::Evict { node }),
             Effect::DeletePod { pod, node, grace } => self.pod(term, pod, PodJob::Delete { node, grace }),

@@ -10,10 +10,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use assay_core::engine::{Condition, ConditionStatus};
-use assay_core::model::{Labels, Taint};
+use assay_core::model::{Labels, Taint, Timestamp};
 use k8s_openapi::api::core::v1::{Node, NodeCondition};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, Time};
-use k8s_openapi::jiff::Timestamp;
 use kube::api::{ApiResource, DynamicObject, Patch, PatchParams};
 use kube::core::GroupVersionKind;
 use kube::{Api, Client, Error};
@@ -23,7 +22,7 @@ use tracing::{info, warn};
 use super::gate::{Failed, Gate};
 use super::told::Told;
 use super::{FIELD_MANAGER, ObjectRef, as_ourselves};
-use crate::kube::api::names;
+use crate::kube::api::{conditions as kinds, names};
 
 /// Whose registration of a node we correct.
 const KUBELET: &str = "kubelet";
@@ -40,7 +39,7 @@ pub(super) enum NodeJob {
     /// Take a taint off, by key and effect.
     Untaint(Taint),
     /// Set a condition.
-    Condition(Condition),
+    Condition { at: Timestamp, condition: Condition },
     /// Tie it to its claim: our finalizer, its owner, annotations.
     Adopt { claim: Arc<str>, annotations: Labels },
     /// The node is gone: forget it.
@@ -113,7 +112,7 @@ impl NodeWriter {
         for job in jobs {
             match job {
                 NodeJob::Label(more) => labels.extend(more),
-                NodeJob::Condition(condition) => conditions.push(condition),
+                NodeJob::Condition { at, condition } => conditions.push((at, condition)),
                 NodeJob::Taint(taint) => changes.push((taint, true)),
                 NodeJob::Untaint(taint) => changes.push((taint, false)),
                 NodeJob::Adopt { claim, annotations } => adopted = Some((claim, annotations)),
@@ -196,7 +195,7 @@ impl NodeWriter {
                 Err(error) => Err(error),
             }
         };
-        self.gate.call(term, attempt).await
+        self.gate.insist(term, attempt).await
     }
 
     async fn apply_conditions(
@@ -204,13 +203,12 @@ impl NodeWriter {
         name: &str,
         memory: &mut NodeMemory,
         term: u64,
-        conditions: Vec<Condition>,
+        conditions: Vec<(Timestamp, Condition)>,
     ) -> Result<(), Failed> {
         let Some(owned) = memory.owned.as_mut() else { return Ok(()) };
         let mut changed = false;
-        let now = Time(Timestamp::now());
-        for condition in conditions {
-            changed |= set_condition(&mut owned.conditions, &condition, &now);
+        for (at, condition) in conditions {
+            changed |= set_condition(&mut owned.conditions, &condition, &kinds::time(at));
         }
         if !changed {
             return Ok(());
@@ -223,8 +221,12 @@ impl NodeWriter {
         }));
         // Our condition types are ours: nobody else is to set them.
         let params = PatchParams::apply(FIELD_MANAGER).force();
-        self.gate.call(term, || self.nodes.patch_status(name, &params, &patch)).await?;
-        Ok(())
+        let written = self.gate.insist(term, || self.nodes.patch_status(name, &params, &patch)).await;
+        if written.is_err() {
+            // What is really there is read anew.
+            memory.owned = None;
+        }
+        written.map(|_| ())
     }
 
     async fn adopt(&self, name: &str, term: u64, claim: &str, annotations: &Labels) -> Result<(), Failed> {
@@ -446,7 +448,7 @@ mod tests {
     #[test]
     fn a_condition_keeps_the_time_of_its_last_transition() {
         let mut known = BTreeMap::new();
-        let at = |second| Time(Timestamp::from_second(second).unwrap());
+        let at = |second: u64| kinds::time(Timestamp(second * 1_000));
         let mut condition = Condition {
             condition_type: "HardwareMatchesClaim",
             status: ConditionStatus::True,
