@@ -6,6 +6,7 @@ use assay_shared::labels::{azure, karpenter, kubernetes};
 
 use super::fits::Needs;
 use super::ledger::{Ledger, is_host};
+use crate::catalog::{InstanceType, Offering};
 use crate::model::{Market, NodeInclusion, PodSpec, Toleration, TopologySpread, untolerated};
 use crate::requirement::{Requirement, Requirements, ValueSet, normalize_key};
 
@@ -88,9 +89,12 @@ fn offered(market: &Market, key: &str, counting: &Counting<'_>) -> BTreeSet<Stri
         let mut stated = stated.intersect(&Requirements::from_labels(&pool.labels));
         stated.constrain(karpenter::NODEPOOL, &ValueSet::of([pool.name.as_str()]));
         for one in market.instance_types_of(pool) {
-            let machine = stated.intersect(&one.requirements);
+            let mut known: Option<Requirements> = None;
             for offering in one.offerings.iter().filter(|offering| offering.available) {
-                let mut machine = machine.clone();
+                if adds_nothing(&domains, key, &stated, one, offering) {
+                    continue;
+                }
+                let mut machine = known.get_or_insert_with(|| stated.intersect(&one.requirements)).clone();
                 machine.constrain(kubernetes::INSTANCE_TYPE, &ValueSet::of([&*one.name]));
                 machine.constrain(kubernetes::ZONE, &ValueSet::of([&*offering.zone]));
                 machine.constrain(karpenter::CAPACITY_TYPE, &ValueSet::of([offering.capacity_type.as_str()]));
@@ -104,6 +108,28 @@ fn offered(market: &Market, key: &str, counting: &Counting<'_>) -> BTreeSet<Stri
         }
     }
     domains
+}
+
+/// Whether an offering could add only domains that are there already.
+fn adds_nothing(
+    domains: &BTreeSet<String>,
+    key: &str,
+    stated: &Requirements,
+    one: &InstanceType,
+    offering: &Offering,
+) -> bool {
+    match key {
+        kubernetes::ZONE => domains.contains(&*offering.zone),
+        karpenter::CAPACITY_TYPE => domains.contains(offering.capacity_type.as_str()),
+        kubernetes::INSTANCE_TYPE => domains.contains(&*one.name),
+        _ => {
+            // Either side alone allows more than both do.
+            let sides = || [one.requirements.get(key), stated.get(key)].into_iter().flatten();
+            let values = sides().find_map(ValueSet::finite);
+            let known = |values: &BTreeSet<_>| values.iter().all(|value| domains.contains(value));
+            sides().next().is_none() || values.is_some_and(known)
+        }
+    }
 }
 
 impl Ledger {

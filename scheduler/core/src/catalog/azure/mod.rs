@@ -5,6 +5,8 @@
 mod arm;
 mod layout;
 mod mig;
+#[cfg(test)]
+mod plausible;
 mod prices;
 mod sku_name;
 
