@@ -96,8 +96,9 @@ impl<'l> Pool<'l> {
 
 /// What is the same for all options of a claim.
 struct ClaimFacts<'c> {
-    /// What pool and claim say of the machine.
+    /// What pool and claim say of the machine, and what the pool alone says.
     stated: Requirements,
+    by_pool: Requirements,
     /// One pod of each spec, and what it needs.
     specs: Vec<(&'c PodId, &'c Arc<PodSpec>, Result<Needs, Misfit>)>,
     /// What the pods take together.
@@ -106,10 +107,11 @@ struct ClaimFacts<'c> {
 
 impl<'c> ClaimFacts<'c> {
     fn of(pool: &NodePool, ledger: &'c Ledger, claim: &PlannedClaim) -> Result<Self, String> {
-        let mut stated = Requirements::from_list(&pool.requirements).map_err(|error| error.to_string())?;
-        stated = stated.intersect(&Requirements::from_labels(&pool.labels)).intersect(&claim.requirements);
-        stated.constrain(karpenter::NODEPOOL, &ValueSet::of([pool.name.as_str()]));
-        stated.constrain(azure::AKS_NODE_CLASS, &ValueSet::of([pool.node_class.as_str()]));
+        let by_pool = Requirements::from_list(&pool.requirements).map_err(|error| error.to_string())?;
+        let mut by_pool = by_pool.intersect(&Requirements::from_labels(&pool.labels));
+        by_pool.constrain(karpenter::NODEPOOL, &ValueSet::of([pool.name.as_str()]));
+        by_pool.constrain(azure::AKS_NODE_CLASS, &ValueSet::of([pool.node_class.as_str()]));
+        let stated = by_pool.intersect(&claim.requirements);
         let mut specs: Vec<(&PodId, &Arc<PodSpec>, _)> = Vec::new();
         let mut requests = ResourceList::default();
         for pod in claim.pods.iter().filter_map(|id| ledger.waiting(id)) {
@@ -118,7 +120,7 @@ impl<'c> ClaimFacts<'c> {
                 specs.push((&pod.id, &pod.spec, Needs::of(&pod.spec)));
             }
         }
-        Ok(Self { stated, specs, requests })
+        Ok(Self { stated, by_pool, specs, requests })
     }
 }
 
@@ -202,12 +204,16 @@ fn check_option(
                 misfit,
             });
         }
-        let mut need = facts.requests.clone();
-        for (set, needs) in &pool.daemon_sets {
-            if needs.test(|list| machine.could_have(list)).is_ok() {
-                need += &set.spec.requests;
+        let with_daemons = |machine: &Machine<'_>| {
+            let mut need = facts.requests.clone();
+            for (set, needs) in &pool.daemon_sets {
+                if needs.test(|list| machine.could_have(list)).is_ok() {
+                    need += &set.spec.requests;
+                }
             }
-        }
+            need
+        };
+        let need = with_daemons(&machine);
         let allocatable = instance_type.allocatable_with(offering.overrides.as_deref());
         if let Some(resource) = lacking(&need, &allocatable) {
             violations.push(Violation::TooMuch {
@@ -218,7 +224,8 @@ fn check_option(
         }
         if is_choice(offering) {
             choice = true;
-            if claim.requests != need {
+            // DaemonSets are counted by what the pool lets them be, whatever label its pods chose besides.
+            if claim.requests != with_daemons(&Machine { stated: &facts.by_pool, ..machine }) {
                 violations
                     .push(wrong(claim, "requests are not the sum of its pods and DaemonSets".to_owned()));
             }

@@ -19,7 +19,8 @@ use crate::catalog::types_of_pools;
 use crate::check::check;
 use crate::disrupt::Protection;
 use crate::model::{ClaimState, NodeClaim, PodPhase, Snapshot, Taint, TaintEffect, Wait};
-use crate::solve::properties::together::{Kind, clusters, config, kind, of_kind};
+use crate::solve::properties::cluster::{Kind, clusters, kind, of_kind};
+use crate::solve::properties::together::config;
 use crate::solve::solve;
 use crate::solve::testing::{daemon_set, node, spec};
 

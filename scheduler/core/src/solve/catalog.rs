@@ -33,6 +33,8 @@ pub(super) struct Catalog {
     pub(super) siblings: usize,
     /// Whether the kubelet of some machine insists on NUMA nodes.
     pub(super) aligns: bool,
+    /// Whether some pool asks for a choice of values (`minValues`).
+    pub(super) varied: bool,
     pub(super) market: Market,
     /// What the present pods ask for that some type leaves to chance.
     pub(super) drawn: Drawn,
@@ -240,7 +242,9 @@ impl Catalog {
             });
         }
         let aligns = shapes.iter().any(|shape| shape.numa.is_some());
-        Self { axes, pools, shapes, by_price, siblings, aligns, market, drawn }
+        let varied = |pool: &Pool| pool.pool.requirements.iter().any(|one| one.min_values.is_some());
+        let varied = pools.iter().any(varied);
+        Self { axes, pools, shapes, by_price, siblings, aligns, varied, market, drawn }
     }
 
     /// Shapes that a pool could buy if its requirements were these.
@@ -306,7 +310,11 @@ type DaemonTerms<'s> = (&'s DaemonSet, Vec<Requirements>);
 fn daemon_sets_of<'s>(daemon_sets: &'s [DaemonSet], pool: &NodePool) -> Vec<DaemonTerms<'s>> {
     let tolerating =
         daemon_sets.iter().filter(|set| untolerated(&pool.taints, &set.spec.tolerations).is_none());
-    tolerating.filter_map(|set| Some((set, required_terms(&set.spec).ok()?))).collect()
+    let mut terms: Vec<DaemonTerms<'_>> =
+        tolerating.filter_map(|set| Some((set, required_terms(&set.spec).ok()?))).collect();
+    // Shapes are told apart by which of them run there: their order decides among equals.
+    terms.sort_by(|(a, _), (b, _)| a.id.cmp(&b.id));
+    terms
 }
 
 /// The alternatives of a pod's required node constraints, in order; never empty.

@@ -40,7 +40,9 @@ struct Alike {
 /// Groups of which some pod that a machine is bought for tolerates only so many beside it.
 fn limited_groups(pieces: &[Piece]) -> FxHashSet<GroupId> {
     let with_pods = pieces.iter().filter(|piece| piece.count > 0);
-    with_pods.flat_map(|piece| piece.host.at_most.iter().map(|(group, _)| *group)).collect()
+    with_pods
+        .flat_map(|piece| piece.host.at_most.iter().chain(&piece.host.spread).map(|(group, _)| *group))
+        .collect()
 }
 
 impl Solver {

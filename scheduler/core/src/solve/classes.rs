@@ -155,12 +155,13 @@ pub(super) struct Masks {
     by_lane: FxHashMap<(Requirements, Vec<bool>), Arc<Vec<u64>>>,
     /// One key allowed one value only, on top of another list; `usize::MAX` is none of them.
     pinned: FxHashMap<(usize, usize, usize), Arc<Vec<u64>>>,
-    filtered: FxHashMap<(usize, GroupId, bool), Arc<Vec<u64>>>,
+    filtered: FxHashMap<(usize, usize, bool), Arc<Vec<u64>>>,
     aligned: FxHashMap<(usize, Vec<AlignedRequest>), Arc<Vec<u64>>>,
     holds: FxHashMap<(usize, Amounts), bool>,
     cheapest: FxHashMap<usize, u64>,
     /// Keeps every list that a number above stands for.
     kept: Vec<Arc<Vec<u64>>>,
+    none: Arc<Vec<u64>>,
 }
 
 /// A list by its address, which stays its own for as long as the list is kept.
@@ -172,6 +173,11 @@ impl Masks {
     /// How many lists are remembered.
     pub(super) fn len(&self) -> usize {
         self.by_lane.len() + self.kept.len()
+    }
+
+    /// No offering at all.
+    pub(super) fn none(&self) -> Arc<Vec<u64>> {
+        Arc::clone(&self.none)
     }
 
     /// Offerings that can be had now of these pools that satisfy `requirements`.
@@ -244,18 +250,17 @@ impl Masks {
     pub(super) fn filtered(
         &mut self,
         masks: &Arc<Vec<u64>>,
-        group: GroupId,
-        counted: &[u64],
+        counted: &Arc<Vec<u64>>,
         inside: bool,
     ) -> Arc<Vec<u64>> {
-        if let Some(known) = self.filtered.get(&(address(masks), group, inside)) {
+        if let Some(known) = self.filtered.get(&(address(masks), address(counted), inside)) {
             return Arc::clone(known);
         }
-        let narrowed = masks.iter().zip(counted);
+        let narrowed = masks.iter().zip(counted.iter());
         let narrowed = narrowed.map(|(mask, counted)| if inside { mask & counted } else { mask & !counted });
         let narrowed: Arc<Vec<u64>> = Arc::new(narrowed.collect());
-        self.kept.push(Arc::clone(masks));
-        self.filtered.insert((address(masks), group, inside), Arc::clone(&narrowed));
+        self.kept.extend([Arc::clone(masks), Arc::clone(counted)]);
+        self.filtered.insert((address(masks), address(counted), inside), Arc::clone(&narrowed));
         narrowed
     }
 

@@ -15,7 +15,7 @@ use super::classes::Class;
 use super::explain;
 use super::limits::Allowance;
 use super::options::SolveOptions;
-use super::pack::{Bin, add_values, enough_variety, wanted_variety};
+use super::pack::{Bin, add_values, enough_variety, sure, wanted_variety};
 use super::run::Outcome;
 use super::settle::Piece;
 use crate::model::{InstanceTypeOption, PlannedClaim, PodId};
@@ -107,6 +107,17 @@ fn choices(
     found
 }
 
+/// The shape that a bin becomes, and the offerings that it may be.
+pub(super) fn cheapest(
+    solver: &Solver,
+    classes: &[Class<'_>],
+    pieces: &[Piece],
+    allowance: &Allowance,
+    bin: &Bin,
+) -> Option<(usize, u64)> {
+    choices(solver, classes, pieces, allowance, bin, 1).first().map(|choice| (choice.shape, choice.mask))
+}
+
 /// What bins cost once each is the cheapest machine that holds its pods.
 pub(super) fn price(
     solver: &Solver,
@@ -196,33 +207,20 @@ fn claim(
     options: &SolveOptions,
 ) -> Option<PlannedClaim> {
     let catalog = &solver.catalog;
-    let first = choices.first()?;
+    let all: Vec<(usize, u64)> = choices.iter().map(|choice| (choice.shape, choice.mask)).collect();
+    let sure = sure(catalog, &bin.requirements, bin.reservation.is_some(), wanted, &all);
+    let sure: Vec<Choice> = sure
+        .into_iter()
+        .filter_map(|(shape, mask)| Some(Choice { price: catalog.shapes[shape].price(mask)?, shape, mask }))
+        .collect();
+    let first = sure.first()?;
     let shape = &catalog.shapes[first.shape];
     let offering = shape.cheapest(first.mask)?;
     let pool = &catalog.pools[shape.pool];
-    // DaemonSets that select a zone can make a type too small there: a claim must not leave that to luck.
-    let unsure = |choice: &Choice| {
-        let own = &catalog.shapes[choice.shape];
-        catalog.shapes.iter().enumerate().any(|(index, other)| {
-            other.pool == own.pool
-                && other.instance_type.is(&own.instance_type)
-                && other.available & other.mask_of_all(&bin.requirements) != 0
-                && choices.iter().all(|choice| choice.shape != index)
-        })
-    };
-    let alone = catalog.siblings > 1 && unsure(first);
-    let narrowed = Choice { mask: shape.mask_where(|one| std::ptr::eq(one, offering)), ..*first };
-    let sure: Vec<&Choice> = if alone {
-        vec![&narrowed]
-    } else if catalog.siblings > 1 {
-        choices.iter().filter(|choice| !unsure(choice)).collect()
-    } else {
-        choices.iter().collect()
-    };
     // A lottery may have a lower list price and still cost more: it is no alternative to a machine that is sure.
     let list_price = |choice: &Choice| catalog.shapes[choice.shape].list_price(choice.mask);
     let sure: Vec<&Choice> =
-        sure.into_iter().filter(|choice| list_price(choice) >= Some(offering.price)).collect();
+        sure.iter().filter(|choice| list_price(choice) >= Some(offering.price)).collect();
     let mut listed_choices = listed(catalog, &sure, wanted, options.instance_type_options.max(1));
     listed_choices.sort_by_key(|choice| list_price(choice));
     let mut listed: Vec<InstanceTypeOption> = Vec::new();

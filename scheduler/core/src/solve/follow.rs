@@ -121,7 +121,7 @@ impl Solver {
             reach: Default::default(),
             requirements_known: FxHashMap::default(),
             ports_of_shapes: Vec::new(),
-            touched: FxHashMap::default(),
+            touched: Vec::new(),
             volume_numbers: FxHashMap::default(),
             volumes_pending: FxHashMap::default(),
         };
@@ -142,7 +142,7 @@ impl Solver {
             Change::Claim(claim) => self.note_claim(&Arc::clone(&claim.name), Some(claim)),
             Change::ClaimGone(name) => self.note_claim(&name, None),
         }
-        self.counts.mark();
+        self.counts.forget_changes();
     }
 
     fn note_node(&mut self, name: &Arc<str>, node: Option<Arc<Node>>) {

@@ -15,6 +15,8 @@ pub(super) struct HostRules {
     /// With a pod of the class on it, the machine holds at most so many pods of the group, that pod included where it is
     /// counted. By group, ascending.
     pub(super) at_most: SmallVec<[(u32, u32); 2]>,
+    /// The same for topology spread: Kubernetes holds nobody else to it, so it binds others only while a plan has a choice.
+    pub(super) spread: SmallVec<[(u32, u32); 1]>,
     /// The same as a wish: asked when a pod of the class is put on a machine, and of no use to those that are there.
     pub(super) wishes: SmallVec<[(u32, u32); 1]>,
     /// Groups of which a pod must be on the machine.
@@ -34,6 +36,11 @@ pub(super) struct Need {
 }
 
 impl HostRules {
+    /// Limits that its pods ask for themselves.
+    pub(super) fn limits(&self) -> impl Iterator<Item = &(u32, u32)> {
+        self.at_most.iter().chain(&self.spread).chain(&self.wishes)
+    }
+
     /// Whether any machine with room will do.
     pub(super) fn is_empty(&self) -> bool {
         self.counted.is_empty() && !self.binds()
@@ -42,6 +49,7 @@ impl HostRules {
     /// Whether its pods ask anything themselves; those that do not may still be counted by others.
     pub(super) fn binds(&self) -> bool {
         !(self.at_most.is_empty()
+            && self.spread.is_empty()
             && self.wishes.is_empty()
             && self.needs.is_empty()
             && self.shared_volumes.is_empty())
@@ -55,6 +63,8 @@ pub(super) struct Occupancy {
     counts: SmallVec<[(u32, u32); 4]>,
     /// Lowest limit by group of any pod that is there.
     ceilings: SmallVec<[(u32, u32); 2]>,
+    /// The same, of topology spread.
+    balance: SmallVec<[(u32, u32); 1]>,
     volumes: SmallVec<[u32; 2]>,
 }
 
@@ -66,7 +76,7 @@ impl Occupancy {
     /// How many pods of these rules may be added, room and needs apart.
     pub(super) fn space(&self, rules: &HostRules) -> u64 {
         let mut most = u64::MAX;
-        for (group, limit) in rules.at_most.iter().chain(&rules.wishes) {
+        for (group, limit) in rules.limits() {
             let held = self.count(*group);
             if rules.counted.binary_search(group).is_ok() {
                 most = most.min(u64::from(limit.saturating_sub(held)));
@@ -75,11 +85,18 @@ impl Occupancy {
             }
         }
         for group in &rules.counted {
-            if let Some(ceiling) = find(&self.ceilings, *group) {
+            for ceiling in
+                [&self.ceilings[..], &self.balance[..]].into_iter().filter_map(|list| find(list, *group))
+            {
                 most = most.min(u64::from(ceiling.saturating_sub(self.count(*group))));
             }
         }
         most
+    }
+
+    /// Holds newcomers no more to the topology spread of those that are there.
+    pub(super) fn forget_balance(&mut self) {
+        self.balance.clear();
     }
 
     /// The first group that must be on the machine and is not.
@@ -98,6 +115,10 @@ impl Occupancy {
         }
         for (group, limit) in &rules.at_most {
             self.limit(*group, *limit);
+        }
+        for (group, limit) in &rules.spread {
+            let ceiling = entry(&mut self.balance, *group, u32::MAX);
+            *ceiling = (*ceiling).min(*limit);
         }
         for (_, volume) in &rules.shared_volumes {
             if !self.volumes.contains(volume) {

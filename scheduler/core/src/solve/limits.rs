@@ -108,6 +108,18 @@ impl Allowance {
         left.nodes = left.nodes.map(|nodes| nodes.saturating_add(1));
     }
 
+    /// Whether the pool limits anything.
+    pub(super) fn is_limited(&self, pool: usize) -> bool {
+        self.pools[pool].nodes.is_some() || !self.pools[pool].resources.is_empty()
+    }
+
+    /// Whether a machine that is counted may become one of `other` capacity.
+    pub(super) fn may_become(&self, pool: usize, counted: &ResourceList, other: &ResourceList) -> bool {
+        let within =
+            |(name, left): &(String, u64)| other.amount(name) <= left.saturating_add(counted.amount(name));
+        self.pools[pool].resources.iter().all(within)
+    }
+
     /// Whether no resource of the pool is limited.
     pub(super) fn counts_nodes_only(&self, pool: usize) -> bool {
         self.pools[pool].resources.is_empty()

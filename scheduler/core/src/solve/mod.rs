@@ -13,6 +13,7 @@
 //! whole, instead of pods being placed one at a time. Priority decides who gets what is scarce, and gangs are placed wholly or
 //! not at all. Single-threaded and deterministic: no decision depends on a hash, the clock, or the order of equal pods.
 
+mod again;
 mod axes;
 mod bound;
 mod catalog;
@@ -41,6 +42,7 @@ mod settle;
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
+mod tidy;
 mod topology;
 mod warm;
 mod why;
@@ -96,12 +98,19 @@ struct Solver {
     requirements_known: FxHashMap<Requirements, Arc<Requirements>>,
     /// Groups that the ports of DaemonSets on machines to come make.
     ports_of_shapes: Vec<GroupId>,
-    /// Places as they were before the present decision touched them.
-    touched: FxHashMap<usize, (Amounts, Occupancy)>,
+    /// Places as they were before the present decision touched them; then, for each step within it that may have to be undone.
+    touched: Vec<Before>,
     /// Volumes by number.
     volume_numbers: FxHashMap<Arc<str>, u32>,
     /// How many of the pods that are decided on use each volume.
     volumes_pending: FxHashMap<Arc<str>, u32>,
+}
+
+/// What changes of a state overwrote.
+#[derive(Debug, Default)]
+struct Before {
+    places: FxHashMap<usize, (Amounts, Occupancy)>,
+    counts: usize,
 }
 
 impl Solver {
@@ -222,21 +231,48 @@ impl Solver {
     /// Remembers a place before it is changed.
     fn touch(&mut self, place: usize) {
         let one = &self.machines[place];
-        self.touched.entry(place).or_insert_with(|| (one.room.clone(), one.occupancy.clone()));
+        if let Some(before) = self.touched.last_mut() {
+            before.places.entry(place).or_insert_with(|| (one.room.clone(), one.occupancy.clone()));
+        }
     }
 
-    /// Makes the present the state that a try may have to return to.
+    /// Makes the present the state that tries may have to return to.
     fn mark(&mut self) {
         self.touched.clear();
-        self.counts.mark();
+        self.counts.forget_changes();
+        self.step();
     }
 
-    fn reset(&mut self) {
-        for (place, (room, occupancy)) in self.touched.drain() {
+    /// Begins a step that may have to be undone.
+    fn step(&mut self) {
+        self.touched.push(Before { places: FxHashMap::default(), counts: self.counts.changes() });
+    }
+
+    /// Takes back all changes since the last step began, and the step.
+    fn undo(&mut self) {
+        let Some(before) = self.touched.pop() else { return };
+        for (place, (room, occupancy)) in before.places {
             self.machines[place].room = room;
             self.machines[place].occupancy = occupancy;
         }
-        self.counts.reset();
+        self.counts.back_to(before.counts);
+    }
+
+    /// Makes the changes of the last step part of the one before.
+    fn keep_step(&mut self) {
+        let Some(inner) = self.touched.pop() else { return };
+        let Some(outer) = self.touched.last_mut() else { return };
+        for (place, before) in inner.places {
+            outer.places.entry(place).or_insert(before);
+        }
+    }
+
+    /// Takes back all changes since the last mark.
+    fn reset(&mut self) {
+        while !self.touched.is_empty() {
+            self.undo();
+        }
+        self.step();
     }
 
     /// Places pending pods.
@@ -250,6 +286,7 @@ impl Solver {
         let allowance = Allowance::of(&self.held, &self.catalog);
         let mut outcome = self.run(&classes, &allowance, options);
         self.make_cheaper(&classes, &mut outcome, options.steps);
+        self.look_again(&classes, &mut outcome, &allowance, options);
         let plan = self.plan(&classes, &outcome, &allowance, options);
         self.reset();
         plan
@@ -271,13 +308,13 @@ impl Solver {
         };
         let mut existing: Vec<ExistingAssignment> = Vec::new();
         let mut by_place: FxHashMap<usize, usize> = FxHashMap::default();
-        for (place, class, count) in &outcome.settled.placed {
-            let index = *by_place.entry(*place).or_insert_with(|| {
-                let name = Arc::clone(&self.machines[*place].name);
+        for placed in &outcome.settled.placed {
+            let index = *by_place.entry(placed.place).or_insert_with(|| {
+                let name = Arc::clone(&self.machines[placed.place].name);
                 existing.push(ExistingAssignment { name, pods: Vec::new() });
                 existing.len() - 1
             });
-            existing[index].pods.extend(take(*class, *count));
+            existing[index].pods.extend(take(placed.class, placed.count));
         }
         let mut order: Vec<(usize, usize)> = by_place.into_iter().collect();
         order.sort_unstable_by_key(|(place, _)| &self.machines[*place].site.rank);

@@ -5,19 +5,15 @@ use std::sync::Arc;
 use assay_shared::labels::{karpenter, kubernetes};
 use assay_shared::units::UsdPerHour;
 use rustc_hash::{FxHashMap, FxHashSet};
-use smallvec::SmallVec;
 
 use super::Solver;
-use super::axes::take;
 use super::catalog::Catalog;
 use super::classes::Class;
 use super::finish;
-use super::host::HostRules;
 use super::limits::Allowance;
 use super::options::SolveOptions;
 use super::pack::{self, Bin, Filling};
-use super::settle::{Lessons, Piece, Pins, Settled, Waiting};
-use super::topology::{ConstraintKind, Domain};
+use super::settle::{Lessons, Piece, Settled, Waiting};
 
 /// Tries of each kind with what earlier ones taught, at most. Lessons are about limits that bind, which is rare.
 const TRIES: usize = 5;
@@ -28,9 +24,17 @@ const AGAIN: usize = 2;
 
 /// Whether pods that keep others away by a label got no machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Averse {
+pub(super) enum Averse {
     Stays,
     GaveUp,
+}
+
+/// A piece of which some pods did not get the machines they were promised.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Unkept {
+    piece: usize,
+    /// Whether it was on the last rung of its ladder: those pods are left out.
+    is_last: bool,
 }
 
 /// Where everything went.
@@ -45,8 +49,10 @@ pub(super) struct Outcome {
     pub(super) limited: bool,
     /// Gangs that were left out because not enough of their pods could be placed, by class.
     pub(super) broken_gangs: FxHashSet<usize>,
-    /// Pods of pieces with domains that did not get the machines they were promised.
-    unkept: Vec<(usize, u64)>,
+    /// Pieces with domains of which some pods did not get the machines they were promised.
+    unkept: Vec<Unkept>,
+    /// Whether pods with domains left them again.
+    pub(super) moved: bool,
 }
 
 impl Solver {
@@ -61,13 +67,12 @@ impl Solver {
         let mut lessons = Lessons::default();
         let mut by_priority = false;
         let priorities = classes.iter().any(|class| class.priority != classes[0].priority);
-        let mut gangs_out = FxHashSet::default();
         let mut tries = 0;
         // The best outcome that keeps every promise, and what it was made with.
         let mut best: Option<(u64, Lessons)> = None;
         loop {
             let mut outcome = self.attempt(classes, allowance, &lessons, by_priority, options);
-            outcome.broken_gangs.clone_from(&gangs_out);
+            outcome.broken_gangs.clone_from(&lessons.excluded);
             let left: u64 = outcome.left.iter().sum();
             if outcome.limited && left > 0 && priorities && !by_priority {
                 // There is not enough for everybody: the most important choose first.
@@ -77,22 +82,18 @@ impl Solver {
                 continue;
             }
             if let Some(gang) = self.broken_gang(classes, &outcome, &lessons) {
-                gangs_out.extend(gang.iter().copied());
                 lessons.excluded.extend(gang);
                 lessons.forget();
                 self.reset();
                 continue;
             }
-            if lessons.is_final {
-                self.prune(&mut outcome);
-            }
             let lonely = self.lonely(classes, &outcome);
-            let kept = outcome.unkept.is_empty() && lonely.is_empty();
-            if kept && (tries == 0 || left == 0 || lessons.is_final) {
-                self.leave_out_alone(classes, &mut outcome);
+            let kept =
+                outcome.unkept.is_empty() && lonely.is_empty() && !self.is_unbalanced(classes, &outcome);
+            if kept && (tries == 0 || left == 0) || lessons.is_final && lonely.is_empty() {
+                self.tidy(classes, &mut outcome);
                 // Those that had to go may have been of a gang.
                 let Some(gang) = self.broken_gang(classes, &outcome, &lessons) else { return outcome };
-                gangs_out.extend(gang.iter().copied());
                 lessons.excluded.extend(gang);
                 self.reset();
                 continue;
@@ -148,6 +149,7 @@ impl Solver {
             limited: false,
             broken_gangs: FxHashSet::default(),
             unkept: Vec::new(),
+            moved: false,
         };
         let mut open = pack::Opened::new(self.topology.ranks());
         let mut filling: Option<Filling> = None;
@@ -213,6 +215,13 @@ impl Solver {
             let placed = outcome.settled.placed_total(class);
             *left = classes[class].pods.len() as u64 - placed;
         }
+        outcome.moved = !outcome.unkept.is_empty();
+        // Pods that went elsewhere in the end broke no promise, unless those that stayed are compared with them.
+        let (left, pieces) = (&outcome.left, &outcome.settled.pieces);
+        outcome.unkept.retain(|one| {
+            let class = pieces[one.piece].class;
+            one.is_last || left[class] > 0 && classes[class].rules.spreads()
+        });
         outcome
     }
 
@@ -237,17 +246,31 @@ impl Solver {
         filling: Filling,
         options: &SolveOptions,
     ) -> Packing {
-        let catalog = &self.catalog;
-        let pieces = &outcome.settled.pieces;
         let mut packing = Packing {
             open: open.clone(),
-            left: pieces[from..].iter().map(|piece| piece.count).collect(),
+            left: Vec::new(),
             allowance: outcome.allowance.clone(),
             price: UsdPerHour::ZERO,
             limited: false,
             filling,
         };
-        let tiers = catalog.pools.last().map_or(0, |pool| pool.tier + 1);
+        let pieces = &outcome.settled.pieces;
+        self.pack_more(classes, pieces, from, &mut packing, options);
+        packing.price = finish::price(self, classes, pieces, &outcome.allowance, packing.open.bins());
+        packing
+    }
+
+    /// Packs the pieces from `from` on, tier by tier, on top of a packing.
+    pub(super) fn pack_more(
+        &self,
+        classes: &[Class<'_>],
+        pieces: &[Piece],
+        from: usize,
+        packing: &mut Packing,
+        options: &SolveOptions,
+    ) {
+        packing.left = pieces[from..].iter().map(|piece| piece.count).collect();
+        let tiers = self.catalog.pools.last().map_or(0, |pool| pool.tier + 1);
         for tier in 0..tiers {
             let demands: Vec<pack::Demand> = pieces[from..]
                 .iter()
@@ -262,10 +285,10 @@ impl Solver {
                 continue;
             }
             let rest = pack::pack(
-                catalog,
+                &self.catalog,
                 &demands,
                 &mut packing.allowance,
-                filling,
+                packing.filling,
                 options.min_values,
                 &mut packing.open,
             );
@@ -274,8 +297,6 @@ impl Solver {
                 packing.limited |= rest > 0;
             }
         }
-        packing.price = finish::price(self, classes, pieces, &outcome.allowance, packing.open.bins());
-        packing
     }
 
     /// Whether a machine of one tier of pools could hold a pod of a piece.
@@ -287,7 +308,7 @@ impl Solver {
             })
     }
 
-    fn demand(
+    pub(super) fn demand(
         &self,
         class: &Class<'_>,
         number: usize,
@@ -317,35 +338,36 @@ impl Solver {
         open: &mut pack::Opened,
         outcome: &mut Outcome,
     ) -> (Vec<Waiting>, Averse) {
-        let mut averse = Averse::Stays;
         *open = packing.open;
         outcome.allowance = packing.allowance;
         outcome.limited |= packing.limited;
+        self.take_back(classes, from, &packing.left, outcome)
+    }
+
+    /// Takes back what is left of the pieces from `from` on; returns what has to step down its ladder.
+    pub(super) fn take_back(
+        &mut self,
+        classes: &[Class<'_>],
+        from: usize,
+        left: &[u64],
+        outcome: &mut Outcome,
+    ) -> (Vec<Waiting>, Averse) {
+        let mut averse = Averse::Stays;
         let mut waiting: FxHashMap<(usize, usize), u64> = FxHashMap::default();
-        for (offset, left) in packing.left.iter().enumerate().filter(|(_, left)| **left > 0) {
+        for (offset, left) in left.iter().enumerate().filter(|(_, left)| **left > 0) {
             let piece = &mut outcome.settled.pieces[from + offset];
             piece.count -= left;
-            let count = u32::try_from(*left).unwrap_or(u32::MAX);
-            for (group, value) in piece.counted.iter() {
-                self.counts.remove(*group, *value, count);
+            let (class, choice) = (piece.class, piece.choice());
+            if self.uncount(&classes[class], &choice, *left) {
+                averse = Averse::GaveUp;
             }
-            let class = piece.class;
-            for constraint in
-                classes[class].rules.hard.iter().filter(|one| one.kind == ConstraintKind::AntiAffinity)
-            {
-                let Domain::Label(key) = self.topology.domain(constraint.group) else { continue };
-                if let Some((_, value)) = piece.pins.iter().find(|(one, _)| *one == key) {
-                    self.counts.remove_averse(constraint.group, *value, count);
-                    averse = Averse::GaveUp;
-                }
-            }
+            let piece = &outcome.settled.pieces[from + offset];
             let rung = piece.rung + 1;
             let steps_down = rung < classes[class].ladder.rungs.len();
-            if !piece.pins.is_empty() && !steps_down {
-                outcome.unkept.push((from + offset, *left));
+            if !piece.pins.is_empty() {
+                outcome.unkept.push(Unkept { piece: from + offset, is_last: !steps_down });
             }
-            let pins = piece.pins.clone();
-            outcome.settled.give_back(class, &pins, *left);
+            outcome.settled.give_back(class, &choice.pins, *left);
             if steps_down {
                 *waiting.entry((class, rung)).or_default() += left;
             }
@@ -375,128 +397,6 @@ impl Solver {
             .min_by_key(|(id, (priority, ..))| (*priority, std::cmp::Reverse(*id)))
             .map(|(_, (.., members))| members)
     }
-
-    /// Takes pods whose domains turned out to be out of balance back, until every constraint holds.
-    fn prune(&mut self, outcome: &mut Outcome) {
-        let affected: FxHashSet<usize> =
-            outcome.unkept.iter().map(|(piece, _)| outcome.settled.pieces[*piece].class).collect();
-        for class in affected {
-            // Only what was bought for them: room that exists was checked pod by pod as it was used.
-            for piece in outcome.settled.pieces.iter().filter(|piece| piece.class == class) {
-                let count = u32::try_from(piece.count).unwrap_or(u32::MAX);
-                for (group, value) in piece.counted.iter() {
-                    self.counts.remove(*group, *value, count);
-                }
-            }
-            outcome.take_back(class);
-        }
-        outcome.unkept.clear();
-    }
-
-    /// Takes pods off machines that do not have the company they must have: it got another machine in the end, or came to be
-    /// on one when the first of them was on its own already.
-    fn leave_out_alone(&mut self, classes: &[Class<'_>], outcome: &mut Outcome) {
-        if classes.iter().any(|class| !class.host.needs.is_empty()) {
-            // Each that goes may have been the company of another.
-            while self.leave_out_some_alone(classes, outcome) {}
-        }
-    }
-
-    fn leave_out_some_alone(&mut self, classes: &[Class<'_>], outcome: &mut Outcome) -> bool {
-        let counts = &self.counts;
-        // `held` is how many pods of a group are on the machine.
-        let is_alone = |host: &HostRules, held: &dyn Fn(u32) -> u64| {
-            host.needs.iter().any(|need| match host.counted.binary_search(&need.group) {
-                Ok(_) => held(need.group) < 2 && held(need.group) < counts.anywhere(need.group),
-                Err(_) => held(need.group) == 0,
-            })
-        };
-        let pieces = &outcome.settled.pieces;
-        let mut dropped: Vec<(usize, u64)> = Vec::new();
-        for bin in &mut outcome.bins {
-            loop {
-                let held = |group: u32| -> u64 {
-                    let counted = |piece: usize| pieces[piece].host.counted.binary_search(&group).is_ok();
-                    bin.pods.iter().filter(|(piece, _)| counted(*piece)).map(|(_, count)| count).sum()
-                };
-                let alone = bin.pods.iter().find(|(piece, _)| is_alone(&pieces[*piece].host, &held)).copied();
-                let Some(one) = alone else { break };
-                bin.pods.retain(|pod| *pod != one);
-                dropped.push(one);
-            }
-        }
-        let mut from_places: Vec<(usize, usize, u64)> = Vec::new();
-        for (place, class, count) in &outcome.settled.placed {
-            let held = |group: u32| u64::from(self.machines[*place].occupancy.count(group));
-            if is_alone(&classes[*class].host, &held) {
-                from_places.push((*place, *class, *count));
-            }
-        }
-        outcome.bins.retain(|bin| !bin.pods.is_empty());
-        let any = !dropped.is_empty() || !from_places.is_empty();
-        for (piece, count) in dropped {
-            let piece = &mut outcome.settled.pieces[piece];
-            piece.count -= count;
-            for (group, value) in piece.counted.iter() {
-                self.counts.remove(*group, *value, u32::try_from(count).unwrap_or(u32::MAX));
-            }
-            let (class, pins) = (piece.class, piece.pins.clone());
-            outcome.settled.give_back(class, &pins, count);
-            outcome.left[class] += count;
-        }
-        for one in from_places {
-            outcome.settled.placed.retain(|placed| *placed != one);
-            let (place, class, count) = one;
-            outcome.settled.give_back(class, &Pins::new(), count);
-            outcome.left[class] += count;
-            for group in &classes[class].host.counted {
-                self.counts.remove(*group, None, u32::try_from(count).unwrap_or(u32::MAX));
-            }
-            self.replay(classes, place, &outcome.settled.placed);
-        }
-        any
-    }
-
-    /// Makes a place what it was before this decision, with what is still put there.
-    fn replay(&mut self, classes: &[Class<'_>], place: usize, placed: &[(usize, usize, u64)]) {
-        let Some((room, occupancy)) = self.touched.get(&place).cloned() else { return };
-        let one = &mut self.machines[place];
-        (one.room, one.occupancy) = (room, occupancy);
-        for (_, class, count) in placed.iter().filter(|(at, ..)| *at == place) {
-            let class = &classes[*class];
-            for axis in one.occupancy.volumes_to_attach(&class.host).collect::<SmallVec<[u16; 2]>>() {
-                let room = &mut one.room[usize::from(axis)];
-                *room = room.saturating_sub(1);
-            }
-            take(&mut one.room, &class.requests, *count);
-            one.occupancy.add(&class.host, *count);
-        }
-    }
-
-    /// Classes, by domain, that must be with pods that did not get a machine there after all.
-    fn lonely(&self, classes: &[Class<'_>], outcome: &Outcome) -> Vec<(usize, Pins)> {
-        let needs =
-            |class: &Class<'_>| class.rules.hard.iter().any(|one| one.kind == ConstraintKind::Affinity);
-        if !classes.iter().any(needs) {
-            return Vec::new();
-        }
-        let with_pods = outcome.settled.cells_with_pods().filter(|(class, _)| needs(&classes[*class]));
-        let mut lonely: Vec<(usize, Pins)> = with_pods
-            .filter(|(class, pins)| {
-                let class = &classes[*class];
-                let affinity = class.rules.hard.iter().filter(|one| one.kind == ConstraintKind::Affinity);
-                !affinity.copied().all(|constraint| {
-                    let Some(value) = self.value_in(pins, constraint.group) else { return false };
-                    let here = self.counts.pods(constraint.group, value);
-                    let itself = u32::from(class.is_counted(constraint.group));
-                    here > itself || itself > 0 && u64::from(here) == self.counts.anywhere(constraint.group)
-                })
-            })
-            .map(|(class, pins)| (class, pins.clone()))
-            .collect();
-        lonely.sort_unstable();
-        lonely
-    }
 }
 
 /// Packings to try for so many pieces: work grows with pieces, not with pods.
@@ -517,8 +417,8 @@ impl Lessons {
 
     /// Fewer pods in the domains that did not get the machines they were promised.
     fn close_domains(&mut self, outcome: &Outcome) {
-        for (piece, _) in &outcome.unkept {
-            let piece = &outcome.settled.pieces[*piece];
+        for one in &outcome.unkept {
+            let piece = &outcome.settled.pieces[one.piece];
             let kept = outcome.settled.in_cell(piece.class, &piece.pins);
             self.cells.insert((piece.class, piece.pins.clone()), kept);
         }
@@ -526,46 +426,28 @@ impl Lessons {
 
     /// Fewer pods of the classes of which some did not get a machine.
     fn lower_totals(&mut self, outcome: &Outcome) {
-        for (piece, _) in &outcome.unkept {
-            let class = outcome.settled.pieces[*piece].class;
+        for one in &outcome.unkept {
+            let class = outcome.settled.pieces[one.piece].class;
             self.total.insert(class, outcome.settled.placed_total(class));
         }
     }
 }
 
 /// One way to pack.
-struct Packing {
-    open: pack::Opened,
+pub(super) struct Packing {
+    pub(super) open: pack::Opened,
     /// Pods left out, by piece.
-    left: Vec<u64>,
-    allowance: Allowance,
-    price: UsdPerHour,
-    limited: bool,
-    filling: Filling,
+    pub(super) left: Vec<u64>,
+    pub(super) allowance: Allowance,
+    pub(super) price: UsdPerHour,
+    pub(super) limited: bool,
+    pub(super) filling: Filling,
 }
 
 impl Packing {
     /// Fewer pods left out first, then cheaper, then fewer machines.
     fn rank(&self) -> (u64, UsdPerHour, usize) {
         (self.left.iter().sum(), self.price, self.open.bins().len())
-    }
-}
-
-impl Outcome {
-    fn take_back(&mut self, class: usize) {
-        let mine: FxHashSet<usize> = (0..self.settled.pieces.len())
-            .filter(|piece| self.settled.pieces[*piece].class == class)
-            .collect();
-        for bin in &mut self.bins {
-            bin.pods.retain(|(piece, _)| !mine.contains(piece));
-        }
-        self.bins.retain(|bin| !bin.pods.is_empty());
-        for piece in mine {
-            let piece = &mut self.settled.pieces[piece];
-            let (pins, count) = (piece.pins.clone(), std::mem::take(&mut piece.count));
-            self.settled.give_back(class, &pins, count);
-            self.left[class] += count;
-        }
     }
 }
 

@@ -40,6 +40,14 @@ pub(super) struct Piece {
     pub(super) counted: Arc<[(GroupId, Option<usize>)]>,
 }
 
+impl Piece {
+    /// The choice of domains of its pods.
+    pub(super) fn choice(&self) -> Choice {
+        let (counted, masks) = (Arc::clone(&self.counted), Arc::clone(&self.masks));
+        Choice { pins: self.pins.clone(), counted, masks }
+    }
+}
+
 /// Pods of one class that still wait, and the rung they are on.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Waiting {
@@ -55,23 +63,44 @@ pub(super) struct Lessons {
     pub(super) total: FxHashMap<usize, u64>,
     /// The same for one choice of domains.
     pub(super) cells: FxHashMap<(usize, Pins), u64>,
+    /// Choices of domains that nobody gets: all that have these values, and these very ones.
+    pub(super) closed: Vec<Pins>,
+    pub(super) tried: Vec<Choice>,
     /// Classes that are left out as a whole.
     pub(super) excluded: FxHashSet<usize>,
     /// Whether nothing more is to be learned.
     pub(super) is_final: bool,
 }
 
+/// A choice of domains, and where pods that made it are counted.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Choice {
+    pub(super) pins: Pins,
+    pub(super) counted: Arc<[(GroupId, Option<usize>)]>,
+    masks: Arc<Vec<u64>>,
+}
+
+/// Pods of a class put on a machine that exists.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Placed {
+    pub(super) place: usize,
+    pub(super) class: usize,
+    pub(super) count: u64,
+    pub(super) choice: Choice,
+}
+
 /// What settling decided so far.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Settled {
     pub(super) pieces: Vec<Piece>,
-    /// Pods put on places: place, class, count.
-    pub(super) placed: Vec<(usize, usize, u64)>,
+    pub(super) placed: Vec<Placed>,
     /// Pods assigned so far, by class and by cell of a class.
     total: FxHashMap<usize, u64>,
     cells: FxHashMap<(usize, Pins), u64>,
     /// Groups whose first pod has a machine.
     started: FxHashSet<GroupId>,
+    /// The choice of domains made last.
+    pub(super) latest: Choice,
 }
 
 impl Settled {
@@ -88,6 +117,17 @@ impl Settled {
     /// Choices of domains that have pods of a class.
     pub(super) fn cells_with_pods(&self) -> impl Iterator<Item = (usize, &Pins)> {
         self.cells.iter().filter(|(_, count)| **count > 0).map(|((class, pins), _)| (*class, pins))
+    }
+
+    /// Lets pods that must be with others have any machine that these are on.
+    pub(super) fn forget_started(&mut self) {
+        self.started.clear();
+    }
+
+    /// Forgets what was settled since there were so many pieces and placements; whose pods these are is the caller's to give back.
+    pub(super) fn back_to(&mut self, pieces: usize, placed: usize) {
+        self.pieces.truncate(pieces);
+        self.placed.truncate(placed);
     }
 
     /// Counts pods of a class that have neither any more.
@@ -116,6 +156,13 @@ struct Cell {
     counted: Arc<[(GroupId, Option<usize>)]>,
     /// Pods that go to new machines.
     bought: u64,
+}
+
+impl Cell {
+    fn choice(&self) -> Choice {
+        let (counted, masks) = (Arc::clone(&self.counted), Arc::clone(&self.masks));
+        Choice { pins: self.pins.clone(), counted, masks }
+    }
 }
 
 /// What binds the pods of one class on one rung.
@@ -279,7 +326,11 @@ impl Solver {
             for (pins, masks) in &cells {
                 let mut with_value = Vec::new();
                 for (value, text) in self.topology.values(*key) {
-                    let narrowed = if buys {
+                    // What is asked for excludes a value that a pool leaves open: no machine has both.
+                    let excluded = requirements.get(name).is_some_and(|set| !set.allows(text));
+                    let narrowed = if excluded {
+                        self.masks.none()
+                    } else if buys {
                         self.masks.pinned(&self.catalog, masks, (*key, name), (value, text))
                     } else {
                         Arc::clone(masks)
@@ -357,15 +408,21 @@ impl Solver {
         for group in self.topology.in_order(&class.rules.counted) {
             let Domain::Label(key) = self.topology.domain(group) else { continue };
             let Some((_, value)) = pins.iter().find(|(one, _)| *one == key).copied() else { continue };
-            let Some(offerings) = self.topology.counted_offerings(&self.catalog, group) else {
+            let Some(offerings) = self.topology.counted_offerings(&self.catalog, group, pins) else {
                 parts.iter_mut().for_each(|(.., counted)| counted.push((group, Some(value))));
                 continue;
             };
             for (masks, places, counted) in std::mem::take(&mut parts) {
                 let (inside, outside) = self.by_group(&places, group);
+                // Neither part may leave types enough to choose from. A machine that may be of either counts.
+                let either = (buys && self.catalog.varied).then(|| {
+                    let mut counted = counted.clone();
+                    counted.push((group, Some(value)));
+                    (Arc::clone(&masks), Places::default(), counted)
+                });
                 for (places, counts) in [(inside, true), (outside, false)] {
                     let masks = if buys {
-                        self.masks.filtered(&masks, group, &offerings, counts)
+                        self.masks.filtered(&masks, &offerings, counts)
                     } else {
                         Arc::clone(&masks)
                     };
@@ -375,6 +432,7 @@ impl Solver {
                     }
                     parts.push((masks, places, counted));
                 }
+                parts.extend(either);
             }
         }
         parts
@@ -458,12 +516,12 @@ impl Solver {
                 for (group, value) in cell.counted.iter() {
                     self.counts.add(*group, *value, count);
                 }
-                for constraint in &binding.constraints {
-                    let soft = !class.rules.hard.contains(constraint);
-                    if let (false, Some(value)) = (soft, self.value_in(&cell.pins, constraint.group)) {
+                for constraint in &class.rules.hard {
+                    if let Some(value) = self.value_in(&cell.pins, constraint.group) {
                         self.counts.bind(*constraint, value, count);
                     }
                 }
+                settled.latest = cell.choice();
                 *settled.total.entry(waiting.class).or_default() += taken;
                 if !cell.pins.is_empty() {
                     *settled.cells.entry((waiting.class, cell.pins.clone())).or_default() += taken;
@@ -488,6 +546,22 @@ impl Solver {
         }
     }
 
+    /// Counts pods no more that had this choice of domains; whether they kept others away by a label.
+    pub(super) fn uncount(&mut self, class: &Class<'_>, choice: &Choice, count: u64) -> bool {
+        let count = u32::try_from(count).unwrap_or(u32::MAX);
+        for (group, value) in choice.counted.iter() {
+            self.counts.remove(*group, *value, count);
+        }
+        let mut averse = false;
+        for constraint in class.rules.hard.iter().filter(|one| one.kind == ConstraintKind::AntiAffinity) {
+            if let Some(value) = self.value_in(&choice.pins, constraint.group) {
+                self.counts.remove_averse(constraint.group, value, count);
+                averse = true;
+            }
+        }
+        averse
+    }
+
     pub(super) fn value_in(&self, pins: &Pins, group: GroupId) -> Option<usize> {
         let Domain::Label(key) = self.topology.domain(group) else { return None };
         pins.iter().find(|(one, _)| *one == key).map(|(_, value)| *value)
@@ -503,11 +577,24 @@ impl Solver {
         lessons: &Lessons,
         settled: &Settled,
     ) -> Option<usize> {
-        if let ([_], true, true) = (cells, binding.constraints.is_empty(), class.rules.counted.is_empty()) {
+        let is_closed = |cell: &Cell| {
+            let tried = |one: &Choice| {
+                one.pins == cell.pins && one.counted == cell.counted && one.masks == cell.masks
+            };
+            lessons.closed.iter().any(|closed| closed.iter().all(|pin| cell.pins.contains(pin)))
+                || lessons.tried.iter().any(tried)
+        };
+        if let ([one], true, true) = (cells, binding.constraints.is_empty(), class.rules.counted.is_empty()) {
+            if is_closed(one) {
+                return None;
+            }
             return Some(0);
         }
         let mut best: Option<(Rank, usize)> = None;
         for (index, cell) in cells.iter().enumerate() {
+            if is_closed(cell) {
+                continue;
+            }
             if !lessons.cells.is_empty() {
                 let key = (waiting.class, cell.pins.clone());
                 let full = lessons
@@ -595,7 +682,7 @@ impl Solver {
             }
             take(&mut place.room, &class.requests, count);
             place.occupancy.add(host, count);
-            settled.placed.push((index, number, count));
+            settled.placed.push(Placed { place: index, class: number, count, choice: cell.choice() });
             taken += count;
             if taken == most {
                 break;

@@ -300,3 +300,105 @@ fn pods_that_hold_one_port_get_a_machine_each() {
     }
     assert_eq!(solved(&input).totals.nodes, 5);
 }
+
+#[test]
+fn debug_spread() {
+    use crate::model::*;
+    use crate::requirement::Operator;
+    let types = vec![plain("type-0", 2, 10, 0.01), plain("type-1", 2, 2, 0.01)];
+    let mut one = spec(50, 3414);
+    let select = |app: &str| PodSelector {
+        namespaces: Namespaces::only("default"),
+        labels: Some(vec![Requirement {
+            key: "app".into(),
+            operator: Operator::In,
+            values: [app.to_owned()].into_iter().collect(),
+            min_values: None,
+        }]),
+    };
+    one.topology_spread = vec![TopologySpread {
+        topology_key: "team".into(),
+        max_skew: 1,
+        min_domains: 1,
+        selector: select("c"),
+        when_unsatisfiable: WhenUnsatisfiable::DoNotSchedule,
+        node_affinity_policy: NodeInclusion::Ignore,
+        node_taints_policy: NodeInclusion::Ignore,
+    }];
+    one.preferred_pod_affinity = vec![WeightedPodAffinityTerm {
+        weight: 7,
+        term: PodAffinityTerm { topology_key: kubernetes::ZONE.into(), selector: select("a") },
+    }];
+    let mut input = snapshot(types, pods("web", 10, &one));
+    for pod in &mut input.pods {
+        pod.labels = std::sync::Arc::new([("app".to_owned(), "c".to_owned())].into_iter().collect());
+    }
+    input.pools[0].requirements = vec![
+        Requirement::is_in(karpenter::CAPACITY_TYPE, ["on-demand"]),
+        Requirement::is_in("team", ["a", "b", "c"]),
+    ];
+    input.pools[0].limits = Limits {
+        resources: ResourceList { cpu: assay_shared::units::MilliCpu(10000), ..ResourceList::default() },
+        limited: vec!["cpu".into()],
+        nodes: None,
+    };
+    input.nodes = vec![node("node-0", 2, 8, &[(kubernetes::ZONE, "z-1")])];
+    let mut runs = pod("runs", &spec(50, 50));
+    runs.labels = std::sync::Arc::new([("app".to_owned(), "a".to_owned())].into_iter().collect());
+    runs.node = Some("node-0".into());
+    runs.phase = PodPhase::Running;
+    input.pods.push(runs);
+    let plan = solved(&input);
+    assert_eq!(plan.totals.pods, 8);
+}
+
+#[test]
+fn debug_volumes() {
+    use crate::model::*;
+    use crate::requirement::Operator;
+    use std::sync::Arc;
+    let mut types = vec![plain("type-0", 14, 70, 0.01), plain("type-1", 2, 2, 0.01)];
+    types[0].capacity.set_extended(&AttachedVolume::limit_name("disk"), 8);
+    types[1].capacity.set_extended(&AttachedVolume::limit_name("disk"), 2);
+    let one = PodSpec { node_selector: vec![Requirement::is_in("team", ["b", "c"])], ..spec(50, 50) };
+    let mut input = snapshot(types, pods("waits", 26, &one));
+    for (n, pod) in input.pods.iter_mut().enumerate() {
+        let volume = |id: String| AttachedVolume { driver: "disk".into(), id: id.as_str().into() };
+        pod.volumes = vec![volume(format!("{n}-0")), volume("0-1".to_owned())].into();
+    }
+    input.pools[0].requirements = vec![
+        Requirement::is_in("team", ["a", "b"]),
+        Requirement {
+            operator: Operator::Exists,
+            values: Vec::new(),
+            min_values: Some(2),
+            ..Requirement::is_in(kubernetes::INSTANCE_TYPE, ["x"])
+        },
+    ];
+    input.pools[0].limits = Limits { nodes: Some(4), ..Limits::default() };
+    let select = |app: &str| PodSelector {
+        namespaces: Namespaces::only("default"),
+        labels: Some(vec![Requirement {
+            key: "app".into(),
+            operator: Operator::In,
+            values: [app.to_owned()].into_iter().collect(),
+            min_values: None,
+        }]),
+    };
+    let mut zero = PodSpec {
+        pod_affinity: vec![PodAffinityTerm { topology_key: "team".into(), selector: select("a") }],
+        ..spec(50, 513)
+    };
+    zero.requests.set_extended("nvidia.com/gpu", 1);
+    zero.node_selector = vec![Requirement::is_in("nope", ["x"])];
+    input.pods.push(pod("zero", &zero));
+    for pod in &mut input.pods {
+        pod.labels = Arc::new([("app".to_owned(), "a".to_owned())].into_iter().collect());
+    }
+    let plan = super::solve(
+        &input,
+        &crate::solve::SolveOptions { min_values: crate::solve::MinValues::BestEffort, ..Default::default() },
+    );
+    let bins: Vec<usize> = plan.claims.iter().map(|claim| claim.pods.len()).collect();
+    assert_eq!(plan.totals.pods, 26, "{bins:?}");
+}

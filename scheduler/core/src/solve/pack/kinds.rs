@@ -138,8 +138,7 @@ fn group_axes(demands: &[Demand], ranks: &[u32]) -> Vec<(u32, u32)> {
     let mut groups: FxHashMap<u32, (u64, Option<u32>)> = FxHashMap::default();
     for demand in demands {
         for group in &demand.host.counted {
-            let limits = demand.host.at_most.iter().chain(&demand.host.wishes);
-            let own = limits.filter(|(one, _)| one == group).map(|(_, most)| *most).min();
+            let own = demand.host.limits().filter(|(one, _)| one == group).map(|(_, most)| *most).min();
             let entry = groups.entry(*group).or_insert((0, own));
             entry.0 += demand.count;
             if entry.1 != own {

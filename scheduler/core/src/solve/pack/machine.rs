@@ -4,9 +4,11 @@ use std::sync::Arc;
 
 use rustc_hash::FxHashSet;
 
-use super::Pieces;
+use super::join::put;
+use super::{Demand, Pieces};
 use crate::requirement::Requirements;
 use crate::solve::axes::Amounts;
+use crate::solve::catalog::Catalog;
 use crate::solve::host::Occupancy;
 
 /// A machine to buy.
@@ -48,6 +50,17 @@ impl Bin {
         }
     }
 
+    /// Makes it a machine of a shape as it comes; its pods are the caller's to put back.
+    pub(super) fn empty_into(&mut self, catalog: &Catalog, shape: usize, mask: u64) {
+        let one = &catalog.shapes[shape];
+        self.shape = shape;
+        self.mask = mask;
+        self.room.clone_from(&one.room);
+        self.occupancy.clone_from(&one.occupancy);
+        self.requirements = Requirements::new();
+        self.loose = false;
+    }
+
     /// Whether its pods agree on no label and it draws on no reservation.
     pub(in crate::solve) fn is_plain(&self) -> bool {
         !self.loose && self.reservation.is_none()
@@ -70,6 +83,31 @@ impl Opened {
     /// No machine yet; `ranks` is where each group stands among all, by number.
     pub(in crate::solve) fn new(ranks: &Arc<Vec<u32>>) -> Self {
         Self { ranks: Arc::clone(ranks), ..Self::default() }
+    }
+
+    /// Machines that are planned already, with what their pods leave of them; `demands` are those of their pieces.
+    pub(in crate::solve) fn again(
+        catalog: &Catalog,
+        ranks: &Arc<Vec<u32>>,
+        bins: Vec<Bin>,
+        demands: impl Iterator<Item = Demand>,
+    ) -> Self {
+        let pieces: Pieces = demands.map(|demand| (demand.piece, demand)).collect();
+        let mut opened = Self { bins, pieces, ..Self::new(ranks) };
+        for bin in &mut opened.bins {
+            bin.empty_into(catalog, bin.shape, bin.mask);
+            for (piece, count) in std::mem::take(&mut bin.pods) {
+                if let Some(one) = opened.pieces.get(&piece) {
+                    put(one, bin, count);
+                }
+            }
+        }
+        opened
+    }
+
+    /// Holds pods to come no more to the topology spread of those that are there.
+    pub(in crate::solve) fn forget_balance(&mut self) {
+        self.bins.iter_mut().for_each(|bin| bin.occupancy.forget_balance());
     }
 
     pub(in crate::solve) fn bins(&self) -> &[Bin] {

@@ -12,10 +12,12 @@
 
 mod dissolve;
 mod fill;
+mod grow;
 mod join;
 mod kinds;
 mod machine;
 mod seeds;
+mod sure;
 mod variety;
 
 use std::sync::Arc;
@@ -24,8 +26,10 @@ use assay_shared::units::UsdPerHour;
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use self::fill::Filled;
+pub(super) use self::grow::grow;
 use self::kinds::{Kinds, Wide};
 pub(super) use self::machine::{Bin, Opened};
+pub(super) use self::sure::sure;
 pub(super) use self::variety::{add_values, enough_variety, wanted_variety};
 use super::MinValues;
 use super::axes::{Amounts, fits, real};

@@ -6,10 +6,13 @@ use assay_shared::labels::{karpenter, kubernetes};
 
 use super::fill::Filled;
 use super::machine::Bin;
-use super::{Candidate, MinValues, Packer};
+use super::sure::sure;
+use super::{Candidate, MinValues, Packer, Pieces};
 use crate::model::NodePool;
+use crate::requirement::Requirements;
 use crate::solve::axes::{Amounts, fits};
 use crate::solve::catalog::{Catalog, Shape};
+use crate::solve::limits::Allowance;
 
 /// Labels of a pool with the number of values that must stay possible.
 pub(in crate::solve) fn wanted_variety(pool: &NodePool) -> Vec<(&str, usize)> {
@@ -68,17 +71,38 @@ pub(in crate::solve) fn add_values<'c>(
 impl Packer<'_> {
     /// Whether enough values stay possible for a filled machine.
     pub(super) fn is_varied(&self, candidate: &Candidate, filled: &Filled) -> bool {
-        let pieces = filled.counts.iter().map(|(demand, count)| (self.demands[*demand].piece, *count));
-        self.varied(candidate.shape, candidate.reservation.is_some(), &pieces.collect::<Vec<_>>())
+        let pods = filled.counts.iter().map(|(demand, count)| (self.demands[*demand].piece, *count));
+        self.variety().is_enough(candidate.shape, candidate.reservation.is_some(), &pods.collect::<Vec<_>>())
     }
 
     /// Whether enough values stay possible for a planned machine.
     pub(super) fn is_varied_bin(&self, bin: &Bin) -> bool {
-        self.varied(bin.shape, bin.reservation.is_some(), &bin.pods)
+        self.variety().is_enough(bin.shape, bin.reservation.is_some(), &bin.pods)
     }
 
-    fn varied(&self, shape: usize, reserved: bool, pods: &[(usize, u64)]) -> bool {
-        let pool = self.catalog.shapes[shape].pool;
+    fn variety(&self) -> Variety<'_> {
+        Variety {
+            catalog: self.catalog,
+            pieces: &self.opened.pieces,
+            allowance: self.allowance,
+            min_values: self.min_values,
+        }
+    }
+}
+
+/// What decides whether enough values stay possible.
+pub(super) struct Variety<'a> {
+    pub(super) catalog: &'a Catalog,
+    pub(super) pieces: &'a Pieces,
+    pub(super) allowance: &'a Allowance,
+    pub(super) min_values: MinValues,
+}
+
+impl Variety<'_> {
+    /// Whether a machine planned as this shape leaves enough choice for its pods.
+    pub(super) fn is_enough(&self, shape: usize, reserved: bool, pods: &[(usize, u64)]) -> bool {
+        let planned = &self.catalog.shapes[shape];
+        let pool = planned.pool;
         let wanted = wanted_variety(&self.catalog.pools[pool].pool);
         if wanted.is_empty() || self.min_values == MinValues::BestEffort {
             return true;
@@ -89,23 +113,45 @@ impl Packer<'_> {
         }
         let mut need = Amounts::from_elem(0, self.catalog.axes.len());
         for (piece, count) in pods {
-            let Some(one) = self.opened.pieces.get(piece) else { continue };
+            let Some(one) = self.pieces.get(piece) else { continue };
             for (need, one) in need.iter_mut().zip(&one.requests) {
                 *need = need.saturating_add(one.saturating_mul(*count));
             }
         }
-        let choices: Vec<(usize, u64)> = self
+        // A volume that several share is attached once.
+        let sharing = pods.iter().filter_map(|(piece, _)| self.pieces.get(piece));
+        let shared: BTreeSet<(u16, u32)> =
+            sharing.flat_map(|one| one.host.shared_volumes.iter().copied()).collect();
+        for (axis, _) in shared {
+            need[usize::from(axis)] += 1;
+        }
+        let mut choices: Vec<(usize, u64)> = self
             .catalog
             .shapes
             .iter()
             .enumerate()
             .filter(|(_, shape)| shape.pool == pool && fits(&need, &shape.room))
+            // An option takes no more of a limit than what was counted.
+            .filter(|(_, shape)| {
+                let (counted, own) = (&planned.instance_type.capacity, &shape.instance_type.capacity);
+                self.allowance.may_replace(pool, counted, own)
+            })
             .map(|(index, shape)| {
-                let masks = pods.iter().filter_map(|(piece, _)| self.opened.pieces.get(piece));
+                let masks = pods.iter().filter_map(|(piece, _)| self.pieces.get(piece));
                 (index, masks.fold(shape.available & shape.paid, |mask, one| mask & one.masks[index]))
             })
             .filter(|(_, mask)| *mask != 0)
             .collect();
-        enough_variety(self.catalog, &wanted, choices.iter().copied()).is_ok()
+        if self.catalog.siblings == 1 {
+            return enough_variety(self.catalog, &wanted, choices.iter().copied()).is_ok();
+        }
+        let asked = pods.iter().filter_map(|(piece, _)| self.pieces.get(piece));
+        let asked = asked.fold(Requirements::new(), |all, one| all.intersect(&one.requirements));
+        let shapes = &self.catalog.shapes;
+        choices.sort_by_key(|(shape, mask)| {
+            (shapes[*shape].price(*mask), &shapes[*shape].instance_type.name, *shape)
+        });
+        let listed = sure(self.catalog, &asked, reserved, &wanted, &choices);
+        enough_variety(self.catalog, &wanted, listed.into_iter()).is_ok()
     }
 }

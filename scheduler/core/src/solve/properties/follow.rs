@@ -5,8 +5,10 @@ use std::sync::Arc;
 use assay_shared::labels::{karpenter, kubernetes};
 use proptest::prelude::*;
 
+use super::after::{after, summary};
+use super::cluster::{Kind, clusters, kind, of_kind, options};
 use super::taint;
-use super::together::{Kind, after, clusters, config, kind, of_kind, options, summary};
+use super::together::config;
 use crate::check::{Ledger, check};
 use crate::model::{
     Change, ClaimState, DaemonSet, Market, Node, NodeClaim, Plan, Pod, PodPhase, Snapshot, Timestamp,
@@ -92,6 +94,7 @@ struct Followed {
     warm: Warm,
     ledger: Ledger,
     made: usize,
+    options: SolveOptions,
 }
 
 /// What of `list` a number chooses.
@@ -249,7 +252,7 @@ impl Followed {
     /// Compares what both decide, and carries it out.
     fn plan(&mut self) -> Result<(), TestCaseError> {
         // Names of claims are unique within a plan only.
-        let options = SolveOptions { first_claim: 100 * self.made, ..options() };
+        let options = SolveOptions { first_claim: 100 * self.made, ..self.options.clone() };
         let fresh = solve(&self.snapshot, &options);
         let pending = self.snapshot.pods.iter().filter(|pod| pod.is_pending()).collect::<Vec<_>>();
         let plan = self.warm.decide(&pending, &options);
@@ -270,7 +273,10 @@ impl Followed {
         }
         let before: Vec<_> = self.pending().iter().map(|pod| pod.id.clone()).collect();
         let claims = self.snapshot.node_claims.len();
-        self.snapshot = after(&self.snapshot, &plan);
+        self.snapshot = after(&self.snapshot, &plan, 0);
+        if plan.claims.iter().any(|claim| claim.reservation.is_some()) {
+            self.set_market();
+        }
         for index in claims..self.snapshot.node_claims.len() {
             self.tell_claim(index);
         }
@@ -320,9 +326,13 @@ proptest! {
     #![proptest_config(config())]
 
     #[test]
-    fn following_is_reading_again(input in clusters(), steps in prop::collection::vec(step(), 1..24)) {
+    fn following_is_reading_again(
+        input in clusters(),
+        options in options(),
+        steps in prop::collection::vec(step(), 1..24),
+    ) {
         let (warm, ledger) = (Warm::of(&input), Ledger::of(&input));
-        let mut followed = Followed { snapshot: input, warm, ledger, made: 0 };
+        let mut followed = Followed { snapshot: input, warm, ledger, made: 0, options };
         for step in &steps {
             followed.step(step)?;
         }

@@ -1,5 +1,7 @@
 //! What holds for every snapshot: plans are valid, nothing is left out without need, and the input's order does not show.
 
+mod after;
+pub(crate) mod cluster;
 mod follow;
 pub(crate) mod together;
 

@@ -9,7 +9,7 @@ use super::rules::{Constraint, ConstraintKind};
 #[derive(Debug, Default)]
 pub(in crate::solve) struct Counts {
     groups: Vec<GroupCounts>,
-    /// What was changed since the last mark, oldest first: a try that is given up costs what it changed, not what is known.
+    /// What was changed, oldest first: a try that is given up costs what it changed, not what is known.
     changes: Vec<Change>,
 }
 
@@ -81,14 +81,20 @@ impl Counts {
         }
     }
 
-    /// Makes the present the state to return to.
-    pub(in crate::solve) fn mark(&mut self) {
+    /// Makes the present a state from which nothing leads back.
+    pub(in crate::solve) fn forget_changes(&mut self) {
         self.changes.clear();
     }
 
-    /// Returns to the last mark.
-    pub(in crate::solve) fn reset(&mut self) {
-        for change in self.changes.drain(..).rev() {
+    /// How many changes there were, to return to this state.
+    pub(in crate::solve) fn changes(&self) -> usize {
+        self.changes.len()
+    }
+
+    /// Takes back all but the first changes.
+    pub(in crate::solve) fn back_to(&mut self, changes: usize) {
+        while self.changes.len() > changes {
+            let Some(change) = self.changes.pop() else { return };
             match change {
                 Change::Pods { group, value, before } => self.groups[group as usize].pods[value] = before,
                 Change::Averse { group, value, before } => self.groups[group as usize].averse[value] = before,
@@ -172,6 +178,20 @@ impl Counts {
     /// Pods in the emptiest domain of a group.
     pub(in crate::solve) fn least(&self, group: GroupId, min_domains: u32) -> u32 {
         self.groups[group as usize].least(min_domains)
+    }
+
+    /// By how many pods `here` a domain is over what a spread constraint allows.
+    pub(in crate::solve) fn excess(
+        &self,
+        group: GroupId,
+        value: usize,
+        here: u32,
+        (max_skew, min_domains): (u32, u32),
+    ) -> u32 {
+        let counts = &self.groups[group as usize];
+        let is_domain = counts.universe.binary_search(&value).is_ok();
+        let most = counts.least(min_domains).saturating_add(max_skew);
+        if is_domain { here.saturating_sub(most) } else { 0 }
     }
 
     /// Whether one more pod with this constraint may go to a domain; `counted` is whether it counts itself.

@@ -72,8 +72,8 @@ impl NodeFilter {
                 || self.terms.iter().any(|term| term.check_labels(site.labels()).is_ok()))
     }
 
-    /// Offerings of a shape whose machines would count.
-    fn admitted(&self, catalog: &Catalog, shape: &Shape) -> u64 {
+    /// Offerings of a shape whose machines would count; `possible` says which terms can hold.
+    fn admitted(&self, catalog: &Catalog, shape: &Shape, possible: impl Fn(&Requirements) -> bool) -> u64 {
         let taints = &catalog.pools[shape.pool].pool.taints;
         if self.tolerations.as_ref().is_some_and(|list| untolerated(taints, list).is_some()) {
             return 0;
@@ -81,7 +81,8 @@ impl NodeFilter {
         if self.terms.is_empty() {
             return u64::MAX;
         }
-        self.terms.iter().fold(0, |mask, term| mask | shape.mask_of_all(term))
+        let terms = self.terms.iter().filter(|term| possible(term));
+        terms.fold(0, |mask, term| mask | shape.mask_of_all(term))
     }
 }
 
@@ -94,8 +95,8 @@ struct Group {
     filter: Option<NodeFilter>,
     /// Whether each place counts, by slot; not filled where all do.
     admits: Vec<bool>,
-    /// Offerings whose machines count, by shape, once somebody asked.
-    offerings: Option<Arc<Vec<u64>>>,
+    /// Offerings whose machines count, by shape, by which terms of the filter are excluded; once somebody asked.
+    offerings: FxHashMap<Vec<bool>, Arc<Vec<u64>>>,
     /// Values that machines to come could have, by number.
     offered: Vec<usize>,
     /// Places that count by the value they have.
@@ -175,7 +176,7 @@ impl Topology {
             labels,
             filter,
             admits: Vec::new(),
-            offerings: None,
+            offerings: FxHashMap::default(),
             offered: Vec::new(),
             placed: Vec::new(),
             universe: Arc::default(),
@@ -363,19 +364,32 @@ impl Topology {
         group.filter.is_none() || group.admits.get(slot).copied().unwrap_or(false)
     }
 
-    /// Offerings, by shape, whose machines count for the group; `None` where all do.
+    /// Offerings, by shape, whose machines count for the group once they have these values; `None` where all do.
     pub(in crate::solve) fn counted_offerings(
         &mut self,
         catalog: &Catalog,
         group: GroupId,
+        pins: &[(usize, usize)],
     ) -> Option<Arc<Vec<u64>>> {
-        let Group { filter, offerings, .. } = &mut self.groups[group as usize];
+        let Self { groups, keys, .. } = self;
+        let Group { filter, offerings, .. } = &mut groups[group as usize];
         let filter = filter.as_ref()?;
         if filter.terms.is_empty() && filter.tolerations.is_none() {
             return None;
         }
-        let counted = || catalog.shapes.iter().map(|shape| filter.admitted(catalog, shape)).collect();
-        Some(Arc::clone(offerings.get_or_insert_with(|| Arc::new(counted()))))
+        // Which terms the values exclude: the answer is the same wherever it is the same ones.
+        let possible = |term: &Requirements| {
+            pins.iter().all(|(key, value)| {
+                let keyed = &keys[*key];
+                term.get(&keyed.key).is_none_or(|set| set.allows(&keyed.values[*value]))
+            })
+        };
+        let excluded: Vec<bool> = filter.terms.iter().map(|term| !possible(term)).collect();
+        let counted = || {
+            let counted = catalog.shapes.iter().map(|shape| filter.admitted(catalog, shape, possible));
+            Arc::new(counted.collect())
+        };
+        Some(Arc::clone(offerings.entry(excluded).or_insert_with(counted)))
     }
 
     /// Values that count as domains of the group: those of nodes that count, and those of machines that could be bought.
@@ -443,7 +457,7 @@ impl Topology {
     pub(in crate::solve) fn offer(&mut self, catalog: &Catalog) -> Vec<GroupId> {
         self.keys.iter_mut().for_each(|keyed| keyed.offer(catalog));
         for number in 0..self.groups.len() {
-            self.groups[number].offerings = None;
+            self.groups[number].offerings.clear();
             self.groups[number].offered = offered_to(&self.keys, &self.groups[number], catalog);
         }
         self.renew(catalog, (0..self.groups.len()).collect(), None)
@@ -494,7 +508,7 @@ fn offered_to(keys: &[KeyValues], group: &Group, catalog: &Catalog) -> Vec<usize
         None => seen.clone_from(&keyed.offered),
         Some(filter) => {
             for shape in &catalog.shapes {
-                let mask = shape.available & filter.admitted(catalog, shape);
+                let mask = shape.available & filter.admitted(catalog, shape, |_| true);
                 let numbers = shape_values(shape, &keyed.key, mask);
                 for number in numbers.iter().filter_map(|value| keyed.numbers.get(value)) {
                     seen[*number] = true;

@@ -1,6 +1,7 @@
 //! What the constraints of one class mean in groups: hard ones, and soft ones in the order in which they are given up.
 
 use assay_shared::labels::kubernetes;
+use smallvec::SmallVec;
 
 use super::group::{Domain, FilterKey, GroupId, GroupKey, Selects, Topology, port_groups};
 use crate::model::{
@@ -37,6 +38,8 @@ pub(in crate::solve) enum Soft {
     Label(Constraint),
     /// At most so many pods of the group on the machine.
     AtMost(GroupId, u32),
+    /// The same for the sake of topology spread.
+    Spread(GroupId, u32),
     /// A pod of the group on the machine.
     Needs(GroupId),
 }
@@ -57,6 +60,11 @@ pub(in crate::solve) struct ClassRules {
 }
 
 impl ClassRules {
+    /// Whether it is compared with others over a label.
+    pub(in crate::solve) fn spreads(&self) -> bool {
+        self.hard.iter().any(|one| matches!(one.kind, ConstraintKind::Spread { .. }))
+    }
+
     /// Whether domains need no thought.
     pub(in crate::solve) fn is_free(&self) -> bool {
         self.counted.is_empty()
@@ -239,7 +247,7 @@ impl Topology {
         for spread in spec.topology_spread.iter().filter(|spread| counts(spread, preferences)) {
             let group = self.of_spread(catalog, machines, spec, spread);
             let constraint = match self.domain(group) {
-                Domain::Host => Soft::AtMost(group, spread.max_skew),
+                Domain::Host => Soft::Spread(group, spread.max_skew),
                 Domain::Label(_) => Soft::Label(Constraint {
                     group,
                     kind: ConstraintKind::Spread {
@@ -344,7 +352,7 @@ pub(in crate::solve) fn apply_wish(
     is_counted: impl Fn(GroupId) -> bool,
 ) {
     match one {
-        Soft::AtMost(group, limit) => host.wishes.push((group, limit)),
+        Soft::AtMost(group, limit) | Soft::Spread(group, limit) => host.wishes.push((group, limit)),
         other => apply(label, host, other, is_counted),
     }
 }
@@ -358,15 +366,24 @@ pub(in crate::solve) fn apply(
 ) {
     match one {
         Soft::Label(constraint) => label.push(constraint),
-        Soft::AtMost(group, limit) => match host.at_most.binary_search_by_key(&group, |(group, _)| *group) {
-            Ok(index) => host.at_most[index].1 = host.at_most[index].1.min(limit),
-            Err(index) => host.at_most.insert(index, (group, limit)),
-        },
+        Soft::AtMost(group, limit) => lower(&mut host.at_most, group, limit),
+        Soft::Spread(group, limit) => lower(&mut host.spread, group, limit),
         Soft::Needs(group) => {
             if host.needs.iter().all(|need| need.group != group) {
                 host.needs.push(Need { group, starts: is_counted(group) });
             }
         }
+    }
+}
+
+/// Keeps the lowest limit of each group; by group, ascending.
+fn lower<const N: usize>(limits: &mut SmallVec<[(u32, u32); N]>, group: GroupId, limit: u32)
+where
+    [(u32, u32); N]: smallvec::Array<Item = (u32, u32)>,
+{
+    match limits.binary_search_by_key(&group, |(group, _)| *group) {
+        Ok(index) => limits[index].1 = limits[index].1.min(limit),
+        Err(index) => limits.insert(index, (group, limit)),
     }
 }
 
