@@ -13,6 +13,9 @@ use assay_core::engine::LaunchError;
 use assay_core::model::{NodeClaim, Timestamp};
 use assay_shared::units::UsdPerHour;
 
+use crate::kube::api::AKSNodeClassSpec;
+use crate::kube::api::aks_node_class::NodeImage;
+
 /// What a cloud answers with, later.
 pub type CloudFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
@@ -27,6 +30,9 @@ pub trait Cloud: Debug + Send + Sync + 'static {
 
     /// Deletes the VM of a claim and what belongs to it, and returns once it is gone; at once where there is none.
     fn delete<'a>(&'a self, claim: &'a str) -> CloudFuture<'a, Result<(), CloudError>>;
+
+    /// What machines of a class would be made from.
+    fn class<'a>(&'a self, spec: &'a AKSNodeClassSpec) -> CloudFuture<'a, Result<ClassFacts, CloudError>>;
 
     /// All VMs that were made for claims of this cluster.
     fn list(&self) -> CloudFuture<'_, Result<Vec<Instance>, CloudError>>;
@@ -49,6 +55,17 @@ pub struct Instance {
     pub price: UsdPerHour,
     /// When it was made.
     pub created: Timestamp,
+}
+
+/// What machines of a class are made from, each with why it cannot be had.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClassFacts {
+    /// Images, each with the sizes it is for.
+    pub images: Result<Vec<NodeImage>, String>,
+    /// Version of Kubernetes on its nodes.
+    pub kubernetes_version: Result<String, String>,
+    /// The subnet of its nodes.
+    pub subnet: Result<(), String>,
 }
 
 /// Why there is no VM.

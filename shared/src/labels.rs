@@ -49,6 +49,8 @@ pub mod karpenter {
     pub const UNREGISTERED_TAINT: &str = "karpenter.sh/unregistered";
     /// Annotation: hash of the template of a pool, or of the one a claim was made from.
     pub const NODEPOOL_HASH: &str = "karpenter.sh/nodepool-hash";
+    /// Annotation: how [`NODEPOOL_HASH`] was computed. Hashes of different versions are not compared.
+    pub const NODEPOOL_HASH_VERSION: &str = "karpenter.sh/nodepool-hash-version";
     /// Label: whoever bootstraps this node sees to its taints.
     pub const DO_NOT_SYNC_TAINTS: &str = "karpenter.sh/do-not-sync-taints";
     /// Annotation of a claim: by when its pods are gone whatever holds them.
@@ -89,6 +91,10 @@ pub mod azure {
     pub const SKU_GPU_COUNT: &str = "karpenter.azure.com/sku-gpu-count";
     /// Hyper-V generation of the VM.
     pub const SKU_HYPERV_GENERATION: &str = "karpenter.azure.com/sku-hyperv-generation";
+    /// Annotation: hash of a node class, or of the one a claim was made from.
+    pub const AKS_NODE_CLASS_HASH: &str = "karpenter.azure.com/aksnodeclass-hash";
+    /// Annotation: how [`AKS_NODE_CLASS_HASH`] was computed.
+    pub const AKS_NODE_CLASS_HASH_VERSION: &str = "karpenter.azure.com/aksnodeclass-hash-version";
     /// `zonal` or `regional`.
     pub const PLACEMENT_SCOPE: &str = "karpenter.azure.com/placement-scope";
     /// Value of the zone label of a regional machine. It says that the zone is unknown, not that there is one of this name.

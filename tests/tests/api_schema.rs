@@ -252,5 +252,21 @@ fn hashes_are_those_that_karpenter_computes() {
             _ => hash::aks_node_class(&AKSNodeClassSpec::of(object).unwrap()),
         };
         assert_eq!(vector["hash"], hash, "{object}");
+        let manifests = read(std::slice::from_ref(object)).unwrap();
+        let pools = manifests.pools.iter().map(|pool| &pool.template_hash);
+        let classes = manifests.classes.iter().map(|class| &class.hash);
+        assert!(pools.chain(classes).all(|read| read.as_ref() == Some(&hash)), "{object}");
     }
+}
+
+#[test]
+fn a_claims_hash_counts_where_it_was_computed_as_ours_are() {
+    let claim = |version: &str| {
+        let mut claim = objects::by_name().unwrap()["NodeClaim/default-x7k2p"].clone();
+        claim["metadata"]["annotations"]["karpenter.sh/nodepool-hash-version"] = version.into();
+        read(&[claim]).unwrap().into_snapshot(|_| Vec::new()).node_claims.remove(0)
+    };
+    assert_eq!(claim("v3").template_hash.as_deref(), Some("1234"));
+    assert_eq!(claim("v2").template_hash, None);
+    assert_eq!(claim("v3").class_hash, None, "it has none");
 }

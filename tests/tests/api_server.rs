@@ -15,6 +15,7 @@ use assay_scheduler::kube::api::{
     AKSNodeClassSpec, AKSNodeClassStatus, NodeClaim, NodeClaimSpec, NodeHardware, NodePool, NodePoolStatus,
     SkuProfile, crd, hash, names,
 };
+use assay_shared::labels::{azure, karpenter as karpenter_labels};
 use assay_shared::{Fact, HardwareReport, units::Bytes};
 use assay_tests::control_plane::shared::{on_own, on_shared};
 use assay_tests::control_plane::{Options, eventually};
@@ -286,8 +287,8 @@ async fn write_everything(client: &Client) -> anyhow::Result<()> {
     let pools: Api<NodePool> = Api::all(client.clone());
     let pool = pools.get("written").await?;
     let annotations = BTreeMap::from([
-        (names::NODE_POOL_HASH.to_owned(), hash::node_pool(&pool.spec.template)),
-        (names::NODE_POOL_HASH_VERSION.to_owned(), hash::NODE_POOL_VERSION.to_owned()),
+        (karpenter_labels::NODEPOOL_HASH.to_owned(), hash::node_pool(&pool.spec.template)),
+        (karpenter_labels::NODEPOOL_HASH_VERSION.to_owned(), hash::NODE_POOL_VERSION.to_owned()),
     ]);
     let marked = pools
         .patch("written", &merge, &Patch::Merge(json!({"metadata": {"annotations": annotations}})))
@@ -362,8 +363,8 @@ async fn write_everything(client: &Client) -> anyhow::Result<()> {
     let stored = classes.create(&PostParams::default(), &object(&class)).await?;
     let spec = AKSNodeClassSpec::of(&stored.data)?;
     let annotations = json!({
-        names::AKS_NODE_CLASS_HASH: hash::aks_node_class(&spec),
-        names::AKS_NODE_CLASS_HASH_VERSION: hash::AKS_NODE_CLASS_VERSION,
+        azure::AKS_NODE_CLASS_HASH: hash::aks_node_class(&spec),
+        azure::AKS_NODE_CLASS_HASH_VERSION: hash::AKS_NODE_CLASS_VERSION,
     });
     classes
         .patch("written", &merge, &Patch::Merge(json!({"metadata": {"annotations": annotations}})))

@@ -11,7 +11,7 @@ use assay_core::engine::labels_of;
 use assay_core::lifecycle;
 use assay_core::model::{ClaimState, Labels, Node, NodeClaim, NodePool, ResourceList, Taint, Timestamp};
 use assay_core::requirement::{Requirements, ValueSet};
-use assay_shared::labels::{karpenter, kubernetes};
+use assay_shared::labels::{azure, karpenter, kubernetes};
 use assay_shared::units::UsdPerHour;
 use serde::Deserialize;
 
@@ -19,6 +19,7 @@ use super::document::Document;
 use super::error::ManifestError;
 use super::objects::{Condition, Expression, Meta, Quantities, TaintObject, holds, time, timestamp};
 use super::{amounts, node_terms, pool, taints};
+use crate::kube::api::hash;
 
 #[derive(Debug, Deserialize)]
 struct Object {
@@ -166,6 +167,12 @@ pub(crate) struct Around<'a> {
 }
 
 impl ClaimObject {
+    /// A hash that it carries, unless that was computed in another way than ours are.
+    fn hash(&self, key: &str, (version_key, version): (&str, &str)) -> Option<String> {
+        let is_ours = self.annotations.get(version_key).is_some_and(|found| found == version);
+        self.annotations.get(key).filter(|_| is_ours).cloned()
+    }
+
     /// The name of its pool.
     pub(crate) fn pool(&self) -> Option<&String> {
         self.pool.as_ref()
@@ -240,7 +247,12 @@ impl ClaimObject {
             taints: self.taints.clone(),
             startup_taints: self.startup_taints.clone(),
             termination_grace_period: self.termination_grace_period,
-            template_hash: self.annotations.get(karpenter::NODEPOOL_HASH).cloned(),
+            template_hash: self
+                .hash(karpenter::NODEPOOL_HASH, (karpenter::NODEPOOL_HASH_VERSION, hash::NODE_POOL_VERSION)),
+            class_hash: self.hash(
+                azure::AKS_NODE_CLASS_HASH,
+                (azure::AKS_NODE_CLASS_HASH_VERSION, hash::AKS_NODE_CLASS_VERSION),
+            ),
             state: self.state,
             since: self.since,
             created: self.created,

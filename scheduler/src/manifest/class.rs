@@ -1,17 +1,25 @@
 //! AKSNodeClasses (`karpenter.azure.com/v1beta1`), as far as they change what a machine holds.
 
-use assay_core::model::{CpuManagerPolicy, NodeClass, TopologyManagerPolicy};
+use assay_core::model::{ClassReadiness, CpuManagerPolicy, NodeClass, TopologyManagerPolicy};
 use assay_shared::units::Bytes;
 use serde::Deserialize;
 
 use super::document::Document;
 use super::error::ManifestError;
-use super::objects::Meta;
+use super::objects::{Condition, Meta};
+use crate::kube::api::hash;
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct ClassObject {
     spec: ClassSpec,
+    status: ClassStatus,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct ClassStatus {
+    conditions: Vec<Condition>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -31,10 +39,30 @@ struct Kubelet {
     cpu_manager_policy: String,
 }
 
-/// A node class.
+/// A node class of a cluster: whether machines can be made from it is for its status to say.
+pub(crate) fn read_live(document: &Document, meta: &Meta) -> Result<NodeClass, ManifestError> {
+    let ClassObject { status, .. } = document.typed()?;
+    let mut class = read(document, meta)?;
+    if class.readiness == ClassReadiness::Ready && ready(&status.conditions).is_none() {
+        class.readiness = ClassReadiness::Unknown;
+    }
+    Ok(class)
+}
+
+/// What a class says of itself; nothing where nobody has looked at it yet.
+fn ready(conditions: &[Condition]) -> Option<ClassReadiness> {
+    let condition = conditions.iter().find(|condition| condition.name == "Ready")?;
+    match condition.status.as_str() {
+        "True" => Some(ClassReadiness::Ready),
+        "False" => Some(ClassReadiness::NotReady(condition.message.clone())),
+        _ => None,
+    }
+}
+
+/// A node class. One that nobody has looked at, as in a file, is taken for ready.
 pub(crate) fn read(document: &Document, meta: &Meta) -> Result<NodeClass, ManifestError> {
     const FAMILIES: [&str; 4] = ["Ubuntu", "Ubuntu2204", "Ubuntu2404", "AzureLinux"];
-    let ClassObject { spec } = document.typed()?;
+    let ClassObject { spec, status } = document.typed()?;
     let mut class = NodeClass::with_defaults(&meta.name);
     if let Some(pods) = spec.max_pods {
         if !(10..=250).contains(&pods) {
@@ -75,6 +103,11 @@ pub(crate) fn read(document: &Document, meta: &Meta) -> Result<NodeClass, Manife
             let problem = format!("expected none or static, found {other:?}");
             return Err(document.error("spec.kubelet.cpuManagerPolicy", problem));
         }
+    };
+    class.hash = hash::of_aks_node_class(&document.value);
+    class.readiness = match meta.deletion_timestamp {
+        Some(_) => ClassReadiness::Terminating,
+        None => ready(&status.conditions).unwrap_or_default(),
     };
     Ok(class)
 }

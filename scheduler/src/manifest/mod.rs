@@ -54,7 +54,7 @@ use objects::Meta;
 /// What reads the objects of a running cluster one by one, as they come and change.
 pub(crate) mod live {
     pub(crate) use super::claim::{Around, ClaimObject, read as read_claim};
-    pub(crate) use super::class::read as read_class;
+    pub(crate) use super::class::read_live as read_class;
     pub(crate) use super::context::{Context, Touched};
     pub(crate) use super::daemon_set::read as read_daemon_set;
     pub(crate) use super::disruption_budget::read as read_disruption_budget;

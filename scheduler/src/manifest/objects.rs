@@ -147,6 +147,8 @@ pub(super) struct Condition {
     pub(super) status: String,
     #[serde(default)]
     pub(super) reason: String,
+    #[serde(default)]
+    pub(super) message: String,
     #[serde(default, rename = "lastTransitionTime")]
     pub(super) since: Option<String>,
 }

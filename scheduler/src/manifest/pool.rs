@@ -203,17 +203,10 @@ pub(crate) fn read(
             .map(|text| duration(document, &format!("{path}.terminationGracePeriod"), text))
             .transpose()?,
         mismatch_policy,
-        template_hash: template_hash(document),
+        template_hash: hash::of_node_pool(&document.value),
         problem: None,
         deleting: meta.deletion_timestamp.is_some(),
     }))
-}
-
-/// Hash of the template, by which nodes made from another one are known; `None` where the template is not as the API server
-/// keeps it.
-fn template_hash(document: &Document) -> Option<String> {
-    let template = document.value.pointer("/spec/template")?;
-    serde_json::from_value(template.clone()).ok().as_ref().map(hash::node_pool)
 }
 
 /// Schedules that have a name.

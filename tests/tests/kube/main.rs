@@ -4,6 +4,7 @@
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test that panics says where")]
 
 mod buying;
+mod classes;
 mod crashes;
 mod disable;
 mod draining;

@@ -69,6 +69,7 @@ impl Engine {
         if let Some(machine) = self.machines.get_mut(&claim.name) {
             machine.claim.annotations = claim.annotations;
             machine.claim.template_hash = claim.template_hash;
+            machine.claim.class_hash = claim.class_hash;
             if let Some(at) = claim.deleting {
                 self.claim_deleting(now, &claim.name, at);
             }
@@ -262,6 +263,7 @@ impl Engine {
             self.attachments.remove(node);
         }
         // Its share of a limit is free again.
+        self.room_is_free();
         self.solve_soon(now);
         self.forget_nominations(now, claim);
         let ending = machine.ending.unwrap_or_default();

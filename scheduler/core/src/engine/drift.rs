@@ -1,5 +1,5 @@
-//! Machines made from another template than their pool has now: replaced within the pool's budgets, empty ones first, then one
-//! at a time, oldest drift first, and only where all their pods have somewhere to go.
+//! Machines made from another template than their pool has now, or from a class that says something else now: replaced within the
+//! pool's budgets, empty ones first, then one at a time, oldest drift first, and only where all their pods have somewhere to go.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,6 +9,19 @@ use crate::model::{ClaimState, Timestamp};
 
 /// A machine whose pods have nowhere to go is looked at again after this.
 const RETRY: Duration = Duration::from_secs(60);
+/// The same where room came free since. A look is a whole plan, so each that was in vain doubles it.
+const RETRY_WITH_ROOM: Duration = Duration::from_secs(5);
+
+/// A drifted machine whose pods had no other place.
+#[derive(Debug)]
+pub(super) struct Blocked {
+    /// When that was found.
+    tried: Timestamp,
+    /// How often room had come free by then.
+    room_freed: u64,
+    /// How soon it is looked at again where room came free.
+    patience: Duration,
+}
 
 impl Engine {
     /// Decides on drifted machines.
@@ -35,14 +48,13 @@ impl Engine {
             return;
         }
         for (_, claim) in drifted {
-            let later = self.drift_retries.get(&claim).copied().filter(|at| *at > now);
-            if let Some(later) = later {
+            if let Some(later) = self.drift_retry(&claim).filter(|later| *later > now) {
                 self.wake(later);
             } else if !self.one_is_leaving(&claim) && self.may_go(now, &claim) {
                 if self.pods_could_move(now, &claim) {
                     self.leave(now, &claim, LeaveReason::Drifted);
                 } else {
-                    self.drift_blocked(now, &claim, "its pods have nowhere else to go");
+                    self.drift_is_blocked(now, &claim, "its pods have nowhere else to go");
                 }
                 self.wake(now);
                 return;
@@ -50,43 +62,48 @@ impl Engine {
         }
     }
 
-    /// Notes which machines have another template than their pool.
+    /// Notes which machines have another template than their pool, or another class than there is now.
     fn mark_drifted(&mut self, now: Timestamp) {
         let mut changed = Vec::new();
         self.sort_out();
         let to_compare = std::mem::take(&mut self.roll.to_compare);
         for name in &to_compare {
             let Some(machine) = self.machines.get(name) else { continue };
-            let pool = self.pools.get(&machine.claim.pool).and_then(|pool| pool.template_hash.as_ref());
-            let own = machine.claim.template_hash.as_ref();
-            let drifted = matches!((pool, own), (Some(pool), Some(own)) if pool != own);
-            if drifted != machine.drifted_since.is_some() {
-                changed.push((Arc::clone(name), drifted));
+            let claim = &machine.claim;
+            let pool = self.pools.get(&claim.pool).and_then(|pool| pool.template_hash.as_ref());
+            let class = self.classes.get(&claim.node_class).and_then(|class| class.hash.as_ref());
+            let drift = if differ(pool, claim.template_hash.as_ref()) {
+                Some(("NodePoolDrifted", "its pool's template has changed"))
+            } else if differ(class, claim.class_hash.as_ref()) {
+                Some(("NodeClassDrift", "its node class has changed"))
+            } else {
+                None
+            };
+            if drift.is_some() != machine.drifted_since.is_some() {
+                changed.push((Arc::clone(name), drift));
             }
         }
-        for (claim, drifted) in changed {
+        for (claim, drift) in changed {
             if let Some(machine) = self.machines.get_mut(&claim) {
-                machine.drifted_since = drifted.then_some(now);
+                machine.drifted_since = drift.is_some().then_some(now);
             }
-            let condition = if drifted {
-                Condition {
-                    reason: "NodePoolDrifted",
-                    ..Condition::holds("Drifted", "its pool's template has changed".to_owned())
+            let condition = match drift {
+                Some((reason, message)) => {
+                    Condition { reason, ..Condition::holds("Drifted", message.to_owned()) }
                 }
-            } else {
-                Condition {
+                None => Condition {
                     condition_type: "Drifted",
                     status: ConditionStatus::False,
                     reason: "NotDrifted",
-                    message: "its pool's template is the one it was made from".to_owned(),
-                }
+                    message: "its pool's template and its node class are those it was made from".to_owned(),
+                },
             };
             self.set_claim_condition(&claim, condition);
-            if !drifted {
-                self.drift_retries.remove(&claim);
+            if drift.is_none() {
+                self.drift_blocked.remove(&claim);
                 if self.machines.get(&claim).and_then(|machine| machine.leaving) == Some(LeaveReason::Drifted)
                 {
-                    self.call_off(now, &claim, "its pool's template is the old one again");
+                    self.call_off(now, &claim, "what it was made from is as it was again");
                 }
             }
         }
@@ -138,11 +155,56 @@ impl Engine {
     }
 
     /// A drifted machine cannot be replaced for now; said once.
-    pub(super) fn drift_blocked(&mut self, now: Timestamp, claim: &Arc<str>, why: &str) {
-        if self.drift_retries.insert(Arc::clone(claim), now + RETRY).is_none() {
+    pub(super) fn drift_is_blocked(&mut self, now: Timestamp, claim: &Arc<str>, why: &str) {
+        let before = self.drift_blocked.get(claim).map(|blocked| blocked.patience);
+        let patience = before.map_or(RETRY_WITH_ROOM, |before| (before * 2).min(RETRY));
+        let blocked = Blocked { tried: now, room_freed: self.room_freed, patience };
+        self.drift_blocked.insert(Arc::clone(claim), blocked);
+        if before.is_none() {
             let object = format!("NodeClaim/{claim}");
             self.record_event(object, EventKind::Normal, "DisruptionBlocked", format!("drifted: {why}"));
         }
         self.wake(now + RETRY);
     }
+
+    /// When a machine whose pods had no other place is looked at again.
+    fn drift_retry(&self, claim: &Arc<str>) -> Option<Timestamp> {
+        let blocked = self.drift_blocked.get(claim)?;
+        let is_roomier = blocked.room_freed != self.room_freed;
+        Some(blocked.tried + if is_roomier { blocked.patience } else { RETRY })
+    }
+
+    /// What stood in the way of some drifted machines has changed: they are looked at again soon.
+    pub(super) fn drift_may_go_on(&mut self, concerns: impl Fn(&Self, &str) -> bool) {
+        let claims: Vec<_> =
+            self.drift_blocked.keys().filter(|claim| concerns(self, claim)).cloned().collect();
+        for claim in claims {
+            let Some(blocked) = self.drift_blocked.get_mut(&claim) else { continue };
+            blocked.patience = RETRY_WITH_ROOM;
+            blocked.room_freed = u64::MAX;
+            let at = blocked.tried + RETRY_WITH_ROOM;
+            self.wake(at);
+        }
+    }
+
+    /// The same for the machine behind a node.
+    pub(super) fn drift_may_go_on_at(&mut self, node: &str) {
+        if !self.drift_blocked.is_empty() {
+            self.drift_may_go_on(|engine, claim| engine.claim_on(node).is_some_and(|own| *own == *claim));
+        }
+    }
+
+    /// Pods may find a place where there was none.
+    pub(super) fn room_is_free(&mut self) {
+        self.room_freed += 1;
+        let due = self.drift_blocked.values().map(|blocked| blocked.tried + blocked.patience).min();
+        if let Some(due) = due {
+            self.wake(due);
+        }
+    }
+}
+
+/// Whether two hashes are both known, and not the same.
+fn differ(now: Option<&String>, own: Option<&String>) -> bool {
+    matches!((now, own), (Some(now), Some(own)) if now != own)
 }

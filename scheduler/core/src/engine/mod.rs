@@ -71,6 +71,7 @@ use crate::profile::{MismatchKind, ProfileStore};
 use crate::solve::SolveOptions;
 use claims::Release;
 use drain::Eviction;
+use drift::Blocked;
 use nominations::Nominations;
 use picture::Picture;
 use pods::Pods;
@@ -245,8 +246,10 @@ pub struct Engine {
     evictions: BTreeMap<PodId, Eviction>,
     /// Pods of leaving machines for which the last plan found no other place.
     placeless: BTreeSet<PodId>,
-    /// When drifted machines that could not be replaced are looked at again.
-    drift_retries: BTreeMap<Arc<str>, Timestamp>,
+    /// Drifted machines whose pods had no other place.
+    drift_blocked: BTreeMap<Arc<str>, Blocked>,
+    /// How often room came free since the start.
+    room_freed: u64,
     /// Where each pod that is not bound yet, or must move, is expected to run: a claim, or a node that has none.
     nominations: Nominations,
     /// Pods already reported as unschedulable, with what was said, so that it is said once.
@@ -293,7 +296,8 @@ impl Engine {
             registrations: Registrations::default(),
             evictions: BTreeMap::new(),
             placeless: BTreeSet::new(),
-            drift_retries: BTreeMap::new(),
+            drift_blocked: BTreeMap::new(),
+            room_freed: 0,
             nominations: Nominations::default(),
             reported: BTreeMap::new(),
             unavailable: Unavailable::default(),
@@ -316,6 +320,7 @@ impl Engine {
         self.wakeups = self.wakeups.split_off(&Timestamp(now.0.saturating_add(1)));
         if self.unavailable.expire(now) {
             self.picture.market_changed();
+            self.drift_may_go_on(|_, _| true);
             self.solve_soon(now);
         }
         self.release_overdue(now);
@@ -375,6 +380,18 @@ impl Engine {
     #[must_use]
     pub const fn pools(&self) -> &BTreeMap<String, NodePool> {
         &self.pools
+    }
+
+    /// Node classes by name.
+    #[must_use]
+    pub const fn classes(&self) -> &BTreeMap<String, NodeClass> {
+        &self.classes
+    }
+
+    /// Whether machines made from a class are there.
+    #[must_use]
+    pub fn uses_class(&self, class: &str) -> bool {
+        self.machines.values().any(|machine| machine.claim.node_class == class)
     }
 
     /// What was learned.

@@ -98,7 +98,7 @@ impl Engine {
         let leaving = self.machines.get(&claim).filter(|machine| !machine.is_ending());
         if leaving.and_then(|machine| machine.leaving) == Some(LeaveReason::Drifted) {
             self.call_off(now, &claim, "its pods have nowhere else to go");
-            self.drift_blocked(now, &claim, "its pods have nowhere else to go");
+            self.drift_is_blocked(now, &claim, "its pods have nowhere else to go");
         }
     }
 
@@ -122,6 +122,7 @@ impl Engine {
         startup_taints.push(unverified_taint());
         let (node_class, annotations) = (pool.node_class.clone(), pool.annotations.clone());
         let (grace, template_hash) = (pool.termination_grace_period, pool.template_hash.clone());
+        let class_hash = self.classes.get(&node_class).and_then(|class| class.hash.clone());
         let mut labels = labels_of(pool, &bought, &planned.zone, planned.capacity_type);
         // A label of which several values would do gets one of them.
         for (key, set) in planned.requirements.iter().filter(|(key, _)| !is_well_known(key)) {
@@ -148,6 +149,7 @@ impl Engine {
             startup_taints,
             termination_grace_period: grace,
             template_hash,
+            class_hash,
             state: ClaimState::Pending,
             since: now,
             created: now,

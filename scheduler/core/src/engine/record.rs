@@ -28,6 +28,7 @@ impl Engine {
             Event::PoolApplied(pool) => {
                 if self.pool_applied(*pool) {
                     self.offer_changed();
+                    self.drift_may_go_on(|_, _| true);
                 }
                 self.solve_soon(now);
             }
@@ -44,6 +45,7 @@ impl Engine {
                     self.offer_changed();
                 }
                 if before.is_some_and(|before| before != *class) {
+                    self.drift_may_go_on(|_, _| true);
                     self.class_changed(&name);
                 }
                 self.solve_soon(now);
@@ -105,6 +107,10 @@ impl Engine {
             return;
         }
         let from = known.and_then(|pod| pod.node.clone());
+        if let Some(node) = &from {
+            self.drift_may_go_on_at(node);
+        }
+        let known = self.pods.get(&pod.id);
         let ends = pod.terminating.is_some() && known.is_some_and(|known| known.terminating.is_none());
         if let Some(node) = pod.node.as_ref().filter(|node| from.as_ref() != Some(node)) {
             self.evictions.remove(&pod.id);
@@ -134,6 +140,8 @@ impl Engine {
             self.touch_claim(now, &target);
         }
         if let Some(node) = self.pods.remove(id).and_then(|pod| pod.node.clone()) {
+            self.room_is_free();
+            self.drift_may_go_on_at(&node);
             self.touch(now, &node);
             // There is room now for a pod that found none.
             self.solve_soon(now);

@@ -53,7 +53,12 @@ impl Engine {
     pub(super) fn node_applied(&mut self, now: Timestamp, node: Node) {
         let name = Arc::clone(&node.name);
         let deleting = node.deleting;
-        let came_back = self.nodes.insert(Arc::clone(&name), node).is_none();
+        let room = (node.allocatable.clone(), node.taints.clone());
+        let before = self.nodes.insert(Arc::clone(&name), node);
+        let came_back = before.is_none();
+        if before.is_none_or(|before| (before.allocatable, before.taints) != room) {
+            self.room_is_free();
+        }
         match self.claim_on(&name) {
             None => {
                 self.sort_out();

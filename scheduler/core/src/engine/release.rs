@@ -27,7 +27,7 @@ pub enum LeaveReason {
     Empty,
     /// It is not what was bought.
     WrongHardware,
-    /// Its pool's template is another one now.
+    /// Its pool's template or its class is another one now.
     Drifted,
     /// The cloud takes it back.
     Preempted,
@@ -78,7 +78,7 @@ impl LeaveReason {
         match self {
             Self::Empty => "no pod needs it",
             Self::WrongHardware => "its hardware is not what was bought",
-            Self::Drifted => "its pool's template has changed since it was made",
+            Self::Drifted => "what it was made from has changed since",
             Self::Preempted => "the cloud takes it back",
             Self::Overdue => "it took too long to get ready",
             Self::Deleted => "its claim was deleted",

@@ -568,3 +568,83 @@ fn a_machine_whose_hardware_comes_back_in_time_stays() {
     assert!(!driver.log.iter().any(|effect| matches!(effect, Effect::EvictPod { .. })));
     assert_eq!(driver.deleted(), [spare.name], "nobody needs the replacement");
 }
+
+#[test]
+fn a_machine_made_from_what_has_changed_is_replaced() {
+    for changes_class in [false, true] {
+        let mut driver = Driver::new();
+        let hashed = |template: &str, class: &str| {
+            let pool = NodePool { template_hash: Some(template.into()), ..NodePool::with_defaults("gpu") };
+            let class = NodeClass { hash: Some(class.into()), ..NodeClass::with_defaults("default") };
+            [Event::PoolApplied(Box::new(pool)), Event::ClassApplied(Box::new(class))]
+        };
+        hashed("1", "1").into_iter().for_each(|event| driver.tell(event));
+        driver.pod("a", None);
+        let claim = driver.bought().remove(0);
+        assert_eq!((claim.template_hash.as_deref(), claim.class_hash.as_deref()), (Some("1"), Some("1")));
+        driver.boot(&claim);
+        driver.measure(&claim, 1);
+        driver.pod("a", Some(&claim.name));
+        driver.wait(60);
+        assert_eq!(driver.bought().len(), 1, "nothing has changed");
+
+        let (template, class) = if changes_class { ("1", "2") } else { ("2", "1") };
+        hashed(template, class).into_iter().for_each(|event| driver.tell(event));
+        driver.wait(60);
+        assert_eq!(driver.bought().len(), 2, "another machine is bought before this one goes");
+        let told = driver.log.iter().find_map(|effect| match effect {
+            Effect::SetClaimCondition { condition, .. } if condition.condition_type == "Drifted" => {
+                Some(condition.reason)
+            }
+            _ => None,
+        });
+        assert_eq!(told, Some(if changes_class { "NodeClassDrift" } else { "NodePoolDrifted" }));
+    }
+}
+
+#[test]
+fn blocked_drift_is_looked_at_again_soon_after_what_blocked_it_changed() {
+    // What is changed a minute and a half after nothing was found, and whether that is waited for.
+    for (change, soon) in [("nothing", false), ("limit", true), ("pod", true), ("room", true)] {
+        let mut driver = Driver::new();
+        let pool = |template: &str, nodes| {
+            let mut pool =
+                NodePool { template_hash: Some(template.into()), ..NodePool::with_defaults("gpu") };
+            pool.limits.nodes = Some(nodes);
+            Event::PoolApplied(Box::new(pool))
+        };
+        driver.tell(pool("1", 1));
+        driver.pod("a", None);
+        let claim = driver.bought().remove(0);
+        driver.boot(&claim);
+        driver.measure(&claim, 1);
+        driver.pod("a", Some(&claim.name));
+        driver.tell(pool("2", 1));
+        let blocked = |driver: &Driver| {
+            let told =
+                |effect: &&Effect| matches!(effect, Effect::RecordEvent { reason: "DisruptionBlocked", .. });
+            driver.log.iter().filter(told).count()
+        };
+        driver.wait(601);
+        assert_eq!((driver.bought().len(), blocked(&driver)), (1, 1), "no place for its pod, said once");
+        match change {
+            "limit" => driver.tell(pool("2", 2)),
+            "pod" => {
+                let pod = driver.engine.pods.values().next().unwrap().id.clone();
+                driver.tell(Event::PodDeleted(pod));
+            }
+            "room" => {
+                // Another node has a GPU that is free.
+                let mut other = driver.engine.nodes[&claim.name].clone();
+                other.name = "fixed".into();
+                other.provider_id = "elsewhere".to_owned();
+                other.labels.remove(karpenter::NODEPOOL);
+                driver.tell(Event::NodeApplied(Box::new(other)));
+            }
+            _ => {}
+        }
+        driver.wait(if change == "room" { 61 } else { 6 });
+        let left = driver.engine.machines().get(&claim.name).is_none_or(Machine::is_leaving);
+        assert_eq!(left, soon, "{change}");
+    }
+}

@@ -46,6 +46,8 @@ pub struct NodeClaim {
     pub termination_grace_period: Option<Duration>,
     /// Hash of the pool's template it was made from, as the edge computes it; `None` where none is recorded.
     pub template_hash: Option<String>,
+    /// Hash of the node class it was made from, likewise.
+    pub class_hash: Option<String>,
     /// How far it got.
     pub state: ClaimState,
     /// Since when it is in `state`.

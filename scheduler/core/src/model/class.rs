@@ -19,6 +19,8 @@ pub struct NodeClass {
     pub cpu_manager: CpuManagerPolicy,
     /// Whether machines can be made from it.
     pub readiness: ClassReadiness,
+    /// Hash of what it says, as the edge computes it; a claim with another one has drifted.
+    pub hash: Option<String>,
 }
 
 /// Whether machines can be made from a class (its condition `Ready`).
@@ -74,6 +76,7 @@ impl NodeClass {
             topology_manager: TopologyManagerPolicy::None,
             cpu_manager: CpuManagerPolicy::None,
             readiness: ClassReadiness::Ready,
+            hash: None,
         }
     }
 

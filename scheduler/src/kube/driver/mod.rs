@@ -12,6 +12,7 @@
 //!
 //! The engine is what takes time, so the loop runs on a thread of its own; watches, links and writes go on beside it.
 
+mod classes;
 mod clock;
 mod counted;
 mod records;
@@ -270,7 +271,12 @@ impl Driver {
     }
 
     fn record_writer(&self) -> RecordWriter {
-        RecordWriter::new(self.parts.client.clone(), Gate::new(self.parts.leadership.clone()))
+        RecordWriter {
+            client: self.parts.client.clone(),
+            gate: Gate::new(self.parts.leadership.clone()),
+            cloud: Arc::clone(&self.parts.cloud),
+            told: Arc::clone(self.parts.writer.told()),
+        }
     }
 
     /// Puts on record what has changed, beside the loop.

@@ -1,5 +1,5 @@
-//! What the driver puts on record beside the engine's effects: statuses of pools, what was measured (`NodeHardware`), what was
-//! learned (`SkuProfile`).
+//! What the driver puts on record beside the engine's effects: statuses and hashes of pools, classes (`classes`), what was measured
+//! (`NodeHardware`), what was learned (`SkuProfile`).
 //!
 //! All of it is told anew from what is known, so a write that fails is simply made again at the next turn.
 
@@ -8,26 +8,32 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use assay_core::engine::{Engine, PoolStatus};
-use assay_core::model::Timestamp;
+use assay_core::model::{ClassReadiness, Timestamp};
 use assay_core::profile::{ProfileKey, ProfileStore, SkuProfile as SkuProfileFacts};
 use assay_shared::HardwareReport;
 use assay_shared::labels::hardware;
 use k8s_openapi::api::core::v1::Node;
-use kube::api::{ListParams, Patch, PatchParams};
+use kube::api::{ApiResource, DynamicObject, ListParams, Patch, PatchParams};
 use kube::{Api, Client, ResourceExt};
 use serde_json::{Value, json};
 use tracing::{debug, warn};
 
+use super::classes::ClassNews;
+use crate::cloud::Cloud;
 use crate::kube::api::conditions::{self, Status};
 use crate::kube::api::node_hardware::Verified;
 use crate::kube::api::{NodeHardware, NodePool, SkuProfile};
-use crate::kube::write::{FIELD_MANAGER, Gate, as_ourselves};
+use crate::kube::write::{FIELD_MANAGER, Gate, Told, as_ourselves};
 use crate::quantities::quantities;
 
 /// A profile that changes with every report is written this seldom.
 const PROFILE_INTERVAL: Duration = Duration::from_secs(10);
 /// Pause before what earlier leaders learned is asked for again.
 const PROFILES_RETRY: Duration = Duration::from_millis(500);
+/// Images, and what else the cloud has for a class, change by themselves.
+const CLASS_INTERVAL: Duration = Duration::from_secs(300);
+/// A class that is to go is looked at again this often.
+const CLASS_GOES_INTERVAL: Duration = Duration::from_secs(5);
 /// Records written in one turn; the rest follow in the next ones.
 const AT_ONCE: usize = 50;
 
@@ -42,6 +48,8 @@ pub(super) struct Reported {
 #[derive(Debug, Default)]
 pub(super) struct Records {
     pools: BTreeMap<String, PoolStatus>,
+    hashes: BTreeMap<String, String>,
+    classes: BTreeMap<String, (Timestamp, ClassNews)>,
     profiles: BTreeMap<ProfileKey, (Timestamp, SkuProfileFacts)>,
     hardware: BTreeMap<Arc<str>, (Timestamp, Verified)>,
 }
@@ -50,6 +58,8 @@ pub(super) struct Records {
 #[derive(Debug)]
 pub(super) enum Record {
     Pool { name: String, status: Box<PoolStatus> },
+    Hash { pool: String, hash: String },
+    Class { name: String, news: ClassNews },
     Profile { key: ProfileKey, profile: Box<SkuProfileFacts> },
     Hardware { node: Arc<str>, reported: Reported, verified: Verified },
 }
@@ -62,12 +72,31 @@ impl Records {
 
     /// What has changed, as much as one turn writes; the rest follows in the next ones.
     pub(super) fn due(
-        &self,
+        &mut self,
         engine: &Engine,
         reports: &BTreeMap<Arc<str>, Reported>,
         now: Timestamp,
     ) -> Vec<Record> {
+        // What comes again under an old name has nothing on it yet.
+        self.pools.retain(|name, _| engine.pools().contains_key(name));
+        self.hashes.retain(|name, _| engine.pools().contains_key(name));
+        self.classes.retain(|name, _| engine.classes().contains_key(name));
         let mut due = Vec::new();
+        for (name, class) in engine.classes() {
+            let deleting = class.readiness == ClassReadiness::Terminating;
+            let news = ClassNews { hash: class.hash.clone(), deleting, in_use: engine.uses_class(name) };
+            let interval = if deleting { CLASS_GOES_INTERVAL } else { CLASS_INTERVAL };
+            let known = self.classes.get(name);
+            if known.is_none_or(|(at, seen)| *seen != news || now.since(*at) >= interval) {
+                due.push(Record::Class { name: name.clone(), news });
+            }
+        }
+        for (name, pool) in engine.pools() {
+            if let Some(hash) = pool.template_hash.as_ref().filter(|hash| self.hashes.get(name) != Some(hash))
+            {
+                due.push(Record::Hash { pool: name.clone(), hash: hash.clone() });
+            }
+        }
         for name in engine.pools().keys() {
             if let Some(status) =
                 engine.pool_status(name).filter(|status| self.pools.get(name) != Some(status))
@@ -105,6 +134,12 @@ impl Records {
             Record::Pool { name, status } => {
                 self.pools.insert(name, *status);
             }
+            Record::Hash { pool, hash } => {
+                self.hashes.insert(pool, hash);
+            }
+            Record::Class { name, news } => {
+                self.classes.insert(name, (now, news));
+            }
             Record::Profile { key, profile } => {
                 self.profiles.insert(key, (now, *profile));
             }
@@ -118,19 +153,17 @@ impl Records {
 /// Writes records.
 #[derive(Clone)]
 pub(super) struct RecordWriter {
-    client: Client,
-    gate: Gate,
+    pub client: Client,
+    pub gate: Gate,
+    pub cloud: Arc<dyn Cloud>,
+    pub told: Arc<Told>,
 }
 
 impl RecordWriter {
-    pub(super) const fn new(client: Client, gate: Gate) -> Self {
-        Self { client, gate }
-    }
-
     /// What earlier leaders learned. An object that cannot be read is left out, and said. The API server is asked until it
     /// answers: whoever began without what was learned would write over it.
     pub(super) async fn profiles(&self, term: u64) -> Option<ProfileStore> {
-        let objects: Api<kube::api::DynamicObject> = Api::all_with(self.client.clone(), &resource());
+        let objects: Api<DynamicObject> = Api::all_with(self.client.clone(), &resource());
         let listed = loop {
             if !self.gate.admits(term) {
                 return None;
@@ -167,6 +200,8 @@ impl RecordWriter {
             }
             let done = match &record {
                 Record::Pool { name, status } => self.write_pool(name, status, now).await,
+                Record::Hash { pool, hash } => self.write_pool_hash(pool, hash).await,
+                Record::Class { name, .. } => self.write_class(name, now).await,
                 Record::Profile { key, profile } => {
                     let object = SkuProfile::of(key, profile);
                     self.apply(&object, &object.name_any(), "SkuProfile").await
@@ -177,7 +212,7 @@ impl RecordWriter {
             };
             match done {
                 Ok(()) => written.push(record),
-                // A pool or node that is gone by now.
+                // A pool, class or node that is gone by now.
                 Err(kube::Error::Api(status)) if status.code == 404 => written.push(record),
                 Err(error) => debug!(%error, "record not written, tried again"),
             }
@@ -230,8 +265,8 @@ impl RecordWriter {
     }
 }
 
-fn resource() -> kube::api::ApiResource {
-    kube::api::ApiResource::erase::<SkuProfile>(&())
+fn resource() -> ApiResource {
+    ApiResource::erase::<SkuProfile>(&())
 }
 
 /// What pools always tell, also where there is none of it, as Karpenter's do.

@@ -6,12 +6,15 @@ use std::time::Duration;
 
 use assay_core::engine::LaunchError;
 use assay_core::model::{NodeClaim, Timestamp};
+use assay_shared::labels::kubernetes;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::{DeleteParams, ListParams, PostParams};
 use kube::{Api, Client, Error};
 
 use super::record::{LABEL, VmRecord};
-use crate::cloud::{Cloud, CloudError, CloudFuture, CreateError, Instance};
+use crate::cloud::{ClassFacts, Cloud, CloudError, CloudFuture, CreateError, Instance};
+use crate::kube::api::AKSNodeClassSpec;
+use crate::kube::api::aks_node_class::{ImageFamily, ImageRequirement, NodeImage};
 use crate::sim::cloud::{Answer, Cloud as Chances};
 use crate::sim::real_resources;
 use crate::sim::scenario::CloudOptions;
@@ -31,9 +34,19 @@ pub struct SimulationOptions {
     pub deletion: Duration,
 }
 
+/// `kube::Client` has no `Debug`.
+struct ClientOf(Client);
+
+impl std::fmt::Debug for ClientOf {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Client")
+    }
+}
+
 /// The simulated cloud.
 #[derive(Debug)]
 pub struct SimulatedCloud {
+    client: ClientOf,
     vms: Api<ConfigMap>,
     options: SimulationOptions,
     chances: Mutex<Chances>,
@@ -44,7 +57,8 @@ impl SimulatedCloud {
     #[must_use]
     pub fn new(client: Client, options: SimulationOptions) -> Self {
         let chances = Mutex::new(Chances::new(options.cloud.clone(), options.seed));
-        Self { vms: Api::namespaced(client, &options.namespace), options, chances }
+        let vms = Api::namespaced(client.clone(), &options.namespace);
+        Self { client: ClientOf(client), vms, options, chances }
     }
 
     async fn make(&self, claim: &NodeClaim) -> Result<Instance, CreateError> {
@@ -92,6 +106,25 @@ impl SimulatedCloud {
         Ok(())
     }
 
+    /// It has an image of every family for both architectures, and nodes are of the version of the API server.
+    async fn facts(&self, spec: &AKSNodeClassSpec) -> Result<ClassFacts, CloudError> {
+        let version = self.client.0.apiserver_version().await.map_err(unanswered)?;
+        let family = spec.image_family.unwrap_or(ImageFamily::Ubuntu);
+        let image = |arch: &str| NodeImage {
+            id: format!("/simulated/images/{}/{arch}", family.as_str()),
+            requirements: vec![ImageRequirement {
+                key: kubernetes::ARCH.to_owned(),
+                operator: "In".to_owned(),
+                values: vec![arch.to_owned()],
+            }],
+        };
+        Ok(ClassFacts {
+            images: Ok(vec![image("amd64"), image("arm64")]),
+            kubernetes_version: Ok(version.git_version.trim_start_matches('v').to_owned()),
+            subnet: Ok(()),
+        })
+    }
+
     async fn all(&self) -> Result<Vec<Instance>, CloudError> {
         let objects = self.vms.list(&ListParams::default().labels(LABEL)).await.map_err(unanswered)?;
         let instances = objects.iter().filter_map(|object| {
@@ -115,6 +148,10 @@ impl Cloud for SimulatedCloud {
 
     fn delete<'a>(&'a self, claim: &'a str) -> CloudFuture<'a, Result<(), CloudError>> {
         Box::pin(self.end(claim))
+    }
+
+    fn class<'a>(&'a self, spec: &'a AKSNodeClassSpec) -> CloudFuture<'a, Result<ClassFacts, CloudError>> {
+        Box::pin(self.facts(spec))
     }
 
     fn list(&self) -> CloudFuture<'_, Result<Vec<Instance>, CloudError>> {

@@ -16,7 +16,7 @@ use std::time::Duration;
 use assay_core::engine::{Condition, ConditionStatus, Event, LaunchError, LaunchFailure};
 use assay_core::model::{NodeClaim, Timestamp};
 use assay_core::requirement::Requirement;
-use assay_shared::labels::{karpenter, kubernetes};
+use assay_shared::labels::{azure, karpenter, kubernetes};
 use kube::api::{ApiResource, DeleteParams, DynamicObject, Patch, PostParams};
 use kube::core::GroupVersionKind;
 use kube::{Api, Client};
@@ -479,8 +479,13 @@ fn manifest(claim: &NodeClaim, owner: Option<&str>) -> Value {
     labels.insert(karpenter::CAPACITY_TYPE.to_owned(), claim.capacity_type.as_str().to_owned());
     let mut annotations = claim.annotations.clone();
     if let Some(hash) = &claim.template_hash {
-        annotations.insert(names::NODE_POOL_HASH.to_owned(), hash.clone());
-        annotations.insert(names::NODE_POOL_HASH_VERSION.to_owned(), hash::NODE_POOL_VERSION.to_owned());
+        annotations.insert(karpenter::NODEPOOL_HASH.to_owned(), hash.clone());
+        annotations.insert(karpenter::NODEPOOL_HASH_VERSION.to_owned(), hash::NODE_POOL_VERSION.to_owned());
+    }
+    if let Some(hash) = &claim.class_hash {
+        annotations.insert(azure::AKS_NODE_CLASS_HASH.to_owned(), hash.clone());
+        annotations
+            .insert(azure::AKS_NODE_CLASS_HASH_VERSION.to_owned(), hash::AKS_NODE_CLASS_VERSION.to_owned());
     }
     let requirements = claim.requirements.iter().flat_map(|(key, set)| set.to_requirements(key));
     let requirements: Vec<Value> = requirements.map(|one| requirement(&one)).collect();

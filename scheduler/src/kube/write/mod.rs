@@ -88,7 +88,7 @@ impl Writer {
 
     /// What people are told.
     #[must_use]
-    pub fn told(&self) -> &Told {
+    pub fn told(&self) -> &Arc<Told> {
         &self.objects.told
     }
 

@@ -21,7 +21,7 @@ impl ObjectRef {
         Self { kind: "Node".to_owned(), namespace: None, name: name.to_owned(), uid: Some(name.to_owned()) }
     }
 
-    pub(super) fn cluster(kind: &str, name: &str) -> Self {
+    pub(crate) fn cluster(kind: &str, name: &str) -> Self {
         if kind == "Node" {
             return Self::node(name);
         }

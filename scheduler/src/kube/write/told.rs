@@ -76,6 +76,11 @@ impl Told {
         self.dropped.load(Ordering::Relaxed)
     }
 
+    /// Tells people that all is as it should be.
+    pub(crate) fn inform(&self, object: &ObjectRef, reason: &str, message: String) {
+        self.tell(object, EventKind::Normal, reason, message);
+    }
+
     pub(super) fn warn(&self, object: &ObjectRef, reason: &str, message: String) {
         self.tell(object, EventKind::Warning, reason, message);
     }

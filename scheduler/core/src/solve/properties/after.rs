@@ -68,6 +68,7 @@ pub(super) fn after(input: &Snapshot, plan: &Plan, pick: usize) -> Snapshot {
             startup_taints: Vec::new(),
             termination_grace_period: None,
             template_hash: None,
+            class_hash: None,
             state: ClaimState::Launched,
             since: Timestamp(0),
             created: Timestamp(0),

@@ -13,13 +13,32 @@ mod node_pool;
 
 use std::collections::BTreeMap;
 
+use serde::Deserialize as _;
+use serde_json::Value;
+
 pub use aks_node_class::aks_node_class;
 pub use node_pool::node_pool;
+
+use super::aks_node_class::AKSNodeClassSpec;
+use super::node_pool::NodeClaimTemplate;
 
 /// Version of [`node_pool()`].
 pub const NODE_POOL_VERSION: &str = "v3";
 /// Version of [`aks_node_class()`].
 pub const AKS_NODE_CLASS_VERSION: &str = "v3";
+
+/// Hash of a `NodePool` object. A sketch that is no whole one has none.
+#[must_use]
+pub fn of_node_pool(object: &Value) -> Option<String> {
+    let template = NodeClaimTemplate::deserialize(object.pointer("/spec/template")?).ok()?;
+    Some(node_pool(&template))
+}
+
+/// Hash of an `AKSNodeClass` object.
+#[must_use]
+pub fn of_aks_node_class(object: &Value) -> Option<String> {
+    AKSNodeClassSpec::of(object).ok().as_ref().map(aks_node_class)
+}
 
 /// FNV-1, 64 bits.
 fn fnv(parts: &[&[u8]]) -> u64 {

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use assay_core::model::{Node, NodeClaim, NodePool, Pod};
+use assay_core::model::{ClassReadiness, Node, NodeClaim, NodePool, Pod};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -225,7 +225,9 @@ impl Known {
         let source = Source { name: "-".to_owned(), text: text.join("\n") };
         let mut read = Manifests::parse(&[source]).unwrap();
         let invalid = std::mem::take(&mut read.invalid_pods).into_iter().map(|(id, _)| id).collect();
-        let classes = read.classes.clone();
+        // In a cluster a class is ready when its status says so.
+        let unseen = |class| NodeClass { readiness: ClassReadiness::Unknown, ..class };
+        let classes: Vec<NodeClass> = read.classes.clone().into_iter().map(unseen).collect();
         let snapshot = read.into_snapshot(|_| Vec::new());
         let known = Self {
             pods: snapshot.pods.into_iter().map(|pod| (pod.id.clone(), pod)).collect(),
