@@ -3,6 +3,8 @@
 //! A VM has the name of its claim. That makes everything here safe to repeat: making a VM that is there returns it, deleting
 //! one that is not there succeeds, and a list tells whose each VM is.
 
+mod measured;
+
 use std::fmt::Debug;
 use std::future::Future;
 use std::pin::Pin;
@@ -15,6 +17,8 @@ use assay_shared::units::UsdPerHour;
 
 use crate::kube::api::AKSNodeClassSpec;
 use crate::kube::api::aks_node_class::NodeImage;
+
+pub use measured::MeasuredCloud;
 
 /// What a cloud answers with, later.
 pub type CloudFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;

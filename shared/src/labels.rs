@@ -51,6 +51,8 @@ pub mod karpenter {
     pub const NODEPOOL_HASH: &str = "karpenter.sh/nodepool-hash";
     /// Annotation: how [`NODEPOOL_HASH`] was computed. Hashes of different versions are not compared.
     pub const NODEPOOL_HASH_VERSION: &str = "karpenter.sh/nodepool-hash-version";
+    /// Annotation of a claim whose pool asked for more variety (`minValues`) than could be had.
+    pub const MIN_VALUES_RELAXED: &str = "karpenter.sh/nodeclaim-min-values-relaxed";
     /// Label: whoever bootstraps this node sees to its taints.
     pub const DO_NOT_SYNC_TAINTS: &str = "karpenter.sh/do-not-sync-taints";
     /// Annotation of a claim: by when its pods are gone whatever holds them.

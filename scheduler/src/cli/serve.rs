@@ -15,6 +15,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::Answer;
 use super::catalog;
+use crate::cloud::{Cloud, MeasuredCloud};
 use crate::kube::client::{ApiCalls, ClientSettings, client, configuration};
 use crate::kube::driver::{Driver, Parts};
 use crate::kube::fleet::{ClusterFleet, FleetArgs};
@@ -179,7 +180,8 @@ async fn serve(arguments: &Arguments, catalog: Catalog) -> anyhow::Result<()> {
     let types = Box::new(move |class: &NodeClass| types.instance_types(class, |_: &str| None));
     let observer = Observer::start(&client, observed, types)?;
 
-    let cloud = arguments.simulated_cloud(client.clone())?;
+    let cloud: Arc<dyn Cloud> =
+        Arc::new(MeasuredCloud::new(arguments.simulated_cloud(client.clone())?, Arc::clone(&metrics)));
     let (stop, stopped) = watch::channel(false);
     let (leadership, leads) = watch::channel(Leadership::Follower { leader: None });
     let identity =
@@ -189,8 +191,13 @@ async fn serve(arguments: &Arguments, catalog: Catalog) -> anyhow::Result<()> {
     let election = tokio::spawn(campaign(client.clone(), election, elector, leadership, stopped.clone()));
 
     let (answer, answers) = mpsc::channel(ANSWERS_WAITING);
-    let writer =
-        Writer::start(client.clone(), Arc::clone(&cloud) as _, Gate::new(leads.clone()), answer.clone());
+    let writer = Writer::start(
+        client.clone(),
+        Arc::clone(&cloud),
+        Gate::new(leads.clone()),
+        answer.clone(),
+        Arc::clone(&metrics),
+    );
     let engine_settings = arguments.settings();
     let make = move |profiles| {
         let settings = Settings { seed: rand::random(), ..engine_settings.clone() };

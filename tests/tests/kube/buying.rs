@@ -1,7 +1,7 @@
 //! What is bought for pods that wait.
 
-use assay_tests::control_plane::Options;
 use assay_tests::control_plane::shared::on_own;
+use assay_tests::control_plane::{Options, eventually};
 use assay_tests::serving::{Cluster, ServeOptions, condition, deployment, names, node_pool};
 use serde_json::{Value, json};
 
@@ -89,10 +89,26 @@ fn a_cluster_grows_for_its_pods_and_shrinks_without_them() {
             })
             .await?;
         assert!(!cluster.events("Nominated").await?.is_empty(), "people were told");
-        assert!(
-            cluster.serving.metric("karpenter_nodeclaims_created_total", &[("nodepool", "web")]).await?
-                >= 1.0
-        );
+        let web = ("nodepool", "web");
+        counted(
+            &cluster,
+            &[
+                ("karpenter_nodeclaims_created_total", &[web, ("min_values_relaxed", "false")]),
+                ("karpenter_nodes_created_total", &[web]),
+                ("karpenter_pods_scheduling_decision_duration_seconds_count", &[]),
+                ("karpenter_pods_bound_duration_seconds_count", &[]),
+                ("karpenter_pods_startup_duration_seconds_count", &[]),
+                ("karpenter_scheduler_scheduling_duration_seconds_count", &[("controller", "provisioner")]),
+                ("karpenter_cloudprovider_duration_seconds_count", &[("method", "Create")]),
+                ("karpenter_nodepools_allowed_disruptions", &[web, ("reason", "Empty")]),
+                ("assay_purchase_price_ratio_count", &[web]),
+                ("assay_nodeclaims_cheapest_price", &[web]),
+                ("assay_memory_predicted_allocatable_bytes", &[]),
+                ("assay_memory_measured_allocatable_bytes", &[]),
+                ("assay_nodeclaims_step_duration_seconds_count", &[web, ("step", "initialized")]),
+            ],
+        )
+        .await?;
 
         // Nobody needs them any more.
         cluster
@@ -106,8 +122,44 @@ fn a_cluster_grows_for_its_pods_and_shrinks_without_them() {
                     && vms.is_empty())
             })
             .await?;
+        counted(
+            &cluster,
+            &[
+                ("karpenter_nodeclaims_terminated_total", &[web]),
+                ("karpenter_nodeclaims_termination_duration_seconds_count", &[web]),
+                ("karpenter_nodeclaims_instance_termination_duration_seconds_count", &[web]),
+                (
+                    "karpenter_nodeclaims_disrupted_total",
+                    &[web, ("reason", "Empty"), ("consolidation_policy", "WhenEmpty")],
+                ),
+                ("karpenter_nodes_terminated_total", &[web]),
+                ("karpenter_nodes_lifetime_duration_seconds_count", &[web]),
+                (
+                    "karpenter_voluntary_disruption_decisions_total",
+                    &[("decision", "delete"), ("reason", "Empty")],
+                ),
+                ("karpenter_cloudprovider_duration_seconds_count", &[("method", "Delete")]),
+            ],
+        )
+        .await?;
+        let errors = cluster.serving.metric("assay_effects_failed_total", &[]).await?;
+        assert!(errors < 0.5, "nothing was refused");
         cluster.serving.stop().await
     });
+}
+
+type Series<'s> = (&'s str, &'s [(&'s str, &'s str)]);
+
+/// Waits until there is something of every series: the sample that has some of them is a few seconds old.
+async fn counted(cluster: &Cluster<'_>, wanted: &[Series<'_>]) -> anyhow::Result<()> {
+    for (name, labels) in wanted {
+        eventually(name, async || {
+            let there = cluster.serving.metric(name, labels).await? > 0.0;
+            Ok(there.then_some(()))
+        })
+        .await?;
+    }
+    Ok(())
 }
 
 /// A limit of zero buys nothing, a pool without its class says so, and pods are told why.

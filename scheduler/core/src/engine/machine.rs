@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use assay_shared::HardwareReport;
+use assay_shared::units::UsdPerHour;
 
 use super::{Condition, LeaveReason};
 use crate::catalog::InstanceType;
@@ -17,6 +18,8 @@ pub struct Machine {
     pub claim: NodeClaim,
     /// What was bought, as the catalogue had it then.
     pub bought: Arc<InstanceType>,
+    /// What the cheapest cost that would have done, as it was bought; unknown for one that an earlier run bought.
+    pub cheapest: Option<UsdPerHour>,
     /// When the cloud accepted it: it costs money from then on.
     pub launched: Option<Timestamp>,
     /// Its last report.
@@ -69,6 +72,7 @@ impl Machine {
         Self {
             claim,
             bought,
+            cheapest: None,
             launched: None,
             report: None,
             verified: false,

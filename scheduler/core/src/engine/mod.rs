@@ -187,6 +187,8 @@ pub struct Stats {
     pub quarantined: u64,
     /// Purchases whose memory came from a profile instead of the model.
     pub learned_purchases: u64,
+    /// Plans made, for pods that wait and for machines that might go.
+    pub plans: u64,
     /// Plans that the independent check refused: a bug, and nothing was bought.
     pub plans_refused: u64,
 }
@@ -207,6 +209,7 @@ impl AddAssign<&Self> for Stats {
         self.labels_refined += other.labels_refined;
         self.quarantined += other.quarantined;
         self.learned_purchases += other.learned_purchases;
+        self.plans += other.plans;
         self.plans_refused += other.plans_refused;
     }
 }
@@ -398,6 +401,12 @@ impl Engine {
     #[must_use]
     pub const fn profiles(&self) -> &ProfileStore {
         &self.profiles
+    }
+
+    /// How many pods wait for which no machine can be bought.
+    #[must_use]
+    pub fn left_out(&self) -> usize {
+        self.reported.len()
     }
 
     /// Counters.

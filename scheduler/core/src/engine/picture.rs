@@ -161,6 +161,7 @@ impl Picture {
 impl Engine {
     /// The plan for all pods that wait, and the rules it breaks. Nothing of it is done.
     pub(super) fn plan(&mut self, now: Timestamp) -> (Plan, Vec<Violation>) {
+        self.stats.plans += 1;
         self.follow();
         self.follow_market(now);
         self.picture.deciders();

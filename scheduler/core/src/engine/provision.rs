@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use assay_shared::labels::karpenter;
+
 use super::hardware::unverified_taint;
 use super::record::labels_of;
 use super::{Effect, Engine, EventKind, LeaveReason, Machine};
@@ -120,7 +122,12 @@ impl Engine {
         let bought = Arc::new(bought.clone());
         let (taints, mut startup_taints) = (pool.taints.clone(), pool.startup_taints.clone());
         startup_taints.push(unverified_taint());
-        let (node_class, annotations) = (pool.node_class.clone(), pool.annotations.clone());
+        let (node_class, mut annotations) = (pool.node_class.clone(), pool.annotations.clone());
+        if !planned.min_values_relaxed.is_empty() {
+            annotations.insert(karpenter::MIN_VALUES_RELAXED.to_owned(), "true".to_owned());
+        }
+        let cheapest = planned.options.iter().map(|option| option.price).chain([planned.price]).min();
+        let cheapest = cheapest.unwrap_or(planned.price);
         let (grace, template_hash) = (pool.termination_grace_period, pool.template_hash.clone());
         let class_hash = self.classes.get(&node_class).and_then(|class| class.hash.clone());
         let mut labels = labels_of(pool, &bought, &planned.zone, planned.capacity_type);
@@ -177,7 +184,9 @@ impl Engine {
         self.record_event(format!("NodeClaim/{name}"), EventKind::Normal, "Launching", message);
         self.effects.push(Effect::CreateInstance { claim: Box::new(claim.clone()) });
         self.stats.bought += 1;
-        self.machines.insert(Arc::clone(&name), Machine::new(claim, bought, now));
+        let mut machine = Machine::new(claim, bought, now);
+        machine.cheapest = Some(cheapest);
+        self.machines.insert(Arc::clone(&name), machine);
         self.step(now, &name, Step::AskedFor);
         for pod in planned.pods {
             self.nominate(now, pod, &name);

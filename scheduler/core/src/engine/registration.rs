@@ -40,7 +40,8 @@ impl Engine {
     }
 
     /// The machine behind a node.
-    pub(super) fn machine_on(&self, node: &str) -> Option<&Machine> {
+    #[must_use]
+    pub fn machine_on(&self, node: &str) -> Option<&Machine> {
         self.machines.get(self.claim_by_node.get(node)?)
     }
 

@@ -220,6 +220,14 @@ impl Engine {
         allowed_disruptions(&pool.disruption.budgets, reason.as_str(), total, going)
     }
 
+    /// How many nodes of a pool may go now, for each reason that budgets know of and we have.
+    pub fn allowed_disruptions(&mut self, pool: &str) -> Vec<(&'static str, u64)> {
+        self.sort_out();
+        let Some(pool) = self.pools.get(pool) else { return Vec::new() };
+        let reasons = [LeaveReason::Empty, LeaveReason::Drifted, LeaveReason::WrongHardware];
+        reasons.map(|reason| (reason.as_str(), self.allowed(pool, reason, true, ""))).to_vec()
+    }
+
     /// Begins the end of leaving machines whose pods all have a place that is ready.
     pub(super) fn settle_leaving(&mut self, now: Timestamp) {
         self.sort_out();

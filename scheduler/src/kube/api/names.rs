@@ -11,6 +11,3 @@ pub const ASSAY_GROUP: &str = "assay.dev";
 pub const TERMINATION_FINALIZER: &str = "karpenter.sh/termination";
 /// Finalizer of an `AKSNodeClass`: it stays while a `NodeClaim` is of it.
 pub const CLASS_TERMINATION_FINALIZER: &str = "karpenter.azure.com/termination";
-
-/// On a claim whose pool asked for more variety (`minValues`) than could be had.
-pub const MIN_VALUES_RELAXED: &str = "karpenter.sh/nodeclaim-min-values-relaxed";

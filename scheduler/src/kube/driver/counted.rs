@@ -1,80 +1,211 @@
-//! What the driver counts: effects as they go out, answers as they come in, and the cluster as a sample.
+//! What the driver counts: what happens, what is decided, how long lies between, and the cluster as a sample.
+//!
+//! What was seen first is remembered until what ends it is seen. A scheduler that takes over has seen nothing: what was on its
+//! way then is not timed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
-use assay_core::engine::{ConditionStatus, Effect, Engine, Event, EvictionAnswer};
-use assay_core::model::{Limits, Node, PodOwner, PodPhase, ResourceList, Timestamp};
+use assay_core::engine::{
+    Condition, ConditionStatus, Effect, Engine, Event, EvictionAnswer, LeaveReason, Machine,
+};
+use assay_core::model::{
+    ConsolidationPolicy, Limits, Node, NodeClaim, Pod, PodId, PodOwner, PodPhase, ResourceList, Timestamp,
+};
 use assay_shared::labels::{karpenter, kubernetes};
 
 use crate::web::{
     ClaimSample, ClusterSample, Disruption, Metrics, NodeLabels, NodeSample, PODS_SHOWN, PodSample,
-    PoolSample,
+    PoolSample, Purchase,
 };
 
-/// Counts an effect of `engine` that goes out.
-pub(super) fn effect(metrics: &Metrics, effect: &Effect, engine: &Engine, now: Timestamp) {
-    match effect {
-        Effect::CreateInstance { claim } => metrics.claim_created("provisioned", &claim.pool, false),
-        Effect::SetClaimCondition { claim, condition } if condition.status == ConditionStatus::True => {
-            let Some(machine) = engine.machines().get(claim) else { return };
-            let (pool, after) = (machine.claim.pool.as_str(), now.since(machine.claim.created));
-            match condition.condition_type {
-                "Launched" => metrics.launched(pool, after),
-                "Registered" => metrics.registered(pool, after),
-                "Initialized" => metrics.initialized(pool, after),
-                "Drained" => metrics.drained(pool),
-                _ => {}
+/// Who solves, in Karpenter's words.
+const PROVISIONER: &str = "provisioner";
+
+/// What began and has not ended yet.
+#[derive(Debug, Default)]
+pub(super) struct Counted {
+    /// Pods that wait: since when they were seen, and whether it was decided where they go.
+    waiting: BTreeMap<PodId, (Timestamp, bool)>,
+    /// Pods that are bound and do not run yet.
+    starting: BTreeSet<PodId>,
+    /// Pods that were asked to leave a node, and why it goes.
+    evicted: BTreeMap<PodId, &'static str>,
+    /// Claims that were given up.
+    given_up: BTreeSet<Arc<str>>,
+    /// VMs whose deletion was asked for.
+    deleted: BTreeMap<Arc<str>, Timestamp>,
+    /// Claims whose VM is gone.
+    gone: BTreeMap<Arc<str>, NodeClaim>,
+    /// Plans made so far.
+    plans: u64,
+}
+
+impl Counted {
+    /// Counts what happened, before `engine` hears it.
+    pub(super) fn heard(&mut self, metrics: &Metrics, event: &Event, engine: &Engine, now: Timestamp) {
+        match event {
+            Event::PodApplied(pod) => self.pod(metrics, pod, now),
+            Event::PodDeleted(id) => {
+                self.waiting.remove(id);
+                self.starting.remove(id);
+                if let Some(reason) = self.evicted.remove(id) {
+                    metrics.pod_drained(reason);
+                }
             }
-        }
-        Effect::DeleteClaim { claim } => {
-            let Some(machine) = engine.machines().get(claim) else { return };
-            let reason = machine.leaving.map_or("unknown", assay_core::engine::LeaveReason::as_str);
-            metrics.claim_disrupted(Disruption {
-                reason,
-                pool: &machine.claim.pool,
-                capacity_type: machine.claim.capacity_type.as_str(),
-                consolidation_policy: "",
-                termination_mode: "graceful",
-            });
-        }
-        Effect::ReleaseClaim { claim, .. } => {
-            let Some(machine) = engine.machines().get(claim) else { return };
-            let took = machine.claim.deleting.map(|at| now.since(at)).unwrap_or_default();
-            let pool = &machine.claim.pool;
-            metrics.claim_terminated(pool, machine.claim.capacity_type.as_str(), &machine.claim.zone, took);
-            if machine.claim.node.is_some() {
-                metrics.node_terminated(pool, took, now.since(machine.claim.created));
+            Event::InstanceGone { claim } => {
+                let machine = engine.machines().get(claim);
+                if let (Some(asked), Some(machine)) = (self.deleted.remove(claim), machine) {
+                    metrics.instance_terminated(&machine.claim.pool, now.since(asked));
+                }
+                self.ends(claim, machine);
             }
+            Event::LaunchFailed { claim, .. } => self.ends(claim, engine.machines().get(claim)),
+            Event::ClaimDeleted { claim } => {
+                self.given_up.remove(claim);
+                let Some(claim) = self.gone.remove(claim) else { return };
+                let took = claim.deleting.map(|at| now.since(at)).unwrap_or_default();
+                metrics.claim_terminated(&claim.pool, claim.capacity_type.as_str(), &claim.zone, took);
+                if claim.node.is_some() {
+                    metrics.node_terminated(&claim.pool, took, now.since(claim.created));
+                }
+            }
+            Event::EvictionAnswered { answer, .. } => metrics.eviction_requested(match answer {
+                EvictionAnswer::Accepted => 201,
+                EvictionAnswer::Gone => 404,
+                EvictionAnswer::Refused { .. } => 429,
+            }),
+            _ => {}
         }
-        _ => {}
+    }
+
+    fn pod(&mut self, metrics: &Metrics, pod: &Pod, now: Timestamp) {
+        if pod.is_pending() {
+            self.waiting.entry(pod.id.clone()).or_insert((now, false));
+            return;
+        }
+        if let Some((seen, decided)) = self.waiting.remove(&pod.id)
+            && pod.node.is_some()
+        {
+            if !decided {
+                metrics.pod_decided(now.since(seen));
+            }
+            metrics.pod_bound(now.since(pod.created));
+            self.starting.insert(pod.id.clone());
+        }
+        if pod.phase == PodPhase::Running && self.starting.remove(&pod.id) {
+            metrics.pod_started(now.since(pod.created));
+        }
+    }
+
+    /// Remembers a claim whose object is all that is left.
+    fn ends(&mut self, name: &Arc<str>, machine: Option<&Machine>) {
+        if let Some(machine) = machine {
+            self.gone.insert(Arc::clone(name), machine.claim.clone());
+        }
+    }
+
+    /// Counts an effect of `engine` that goes out.
+    pub(super) fn said(&mut self, metrics: &Metrics, effect: &Effect, engine: &Engine, now: Timestamp) {
+        match effect {
+            Effect::CreateInstance { claim } => {
+                let relaxed = claim.annotations.contains_key(karpenter::MIN_VALUES_RELAXED);
+                metrics.claim_created("provisioned", &claim.pool, relaxed);
+                if let Some(cheapest) =
+                    engine.machines().get(&claim.name).and_then(|machine| machine.cheapest)
+                {
+                    metrics.bought(Purchase { pool: &claim.pool, price: claim.price, cheapest });
+                }
+            }
+            Effect::NominatePod { pod, .. } => {
+                if let Some((seen, decided)) = self.waiting.get_mut(pod).filter(|(_, decided)| !decided) {
+                    *decided = true;
+                    metrics.pod_decided(now.since(*seen));
+                }
+            }
+            Effect::SetClaimCondition { claim, condition } if condition.status == ConditionStatus::True => {
+                if let Some(machine) = engine.machines().get(claim) {
+                    condition_set(metrics, machine, condition, now);
+                }
+            }
+            Effect::DeleteClaim { claim } if self.given_up.insert(Arc::clone(claim)) => {
+                let Some(machine) = engine.machines().get(claim) else { return };
+                let policy =
+                    engine.pools().get(&machine.claim.pool).map(|pool| pool.disruption.consolidation_policy);
+                metrics.claim_disrupted(Disruption {
+                    reason: machine.leaving.map_or("unknown", LeaveReason::as_str),
+                    pool: &machine.claim.pool,
+                    capacity_type: machine.claim.capacity_type.as_str(),
+                    consolidation_policy: match policy {
+                        None => "",
+                        Some(ConsolidationPolicy::WhenEmpty) => "WhenEmpty",
+                        Some(ConsolidationPolicy::WhenEmptyOrUnderutilized) => "WhenEmptyOrUnderutilized",
+                        Some(ConsolidationPolicy::Balanced) => "Balanced",
+                    },
+                    termination_mode: match machine.leaving {
+                        Some(LeaveReason::Preempted | LeaveReason::Overdue | LeaveReason::Vanished) => {
+                            "forceful"
+                        }
+                        _ => "graceful",
+                    },
+                });
+            }
+            Effect::EvictPod { pod, node } | Effect::DeletePod { pod, node, .. } => {
+                let leaving = engine.machine_on(node).and_then(|machine| machine.leaving);
+                let reason = leaving.map_or("unknown", LeaveReason::as_str);
+                self.evicted.entry(pod.clone()).or_insert(reason);
+            }
+            Effect::DeleteInstance { claim } => {
+                self.deleted.entry(Arc::clone(claim)).or_insert(now);
+            }
+            _ => {}
+        }
+    }
+
+    /// Counts what `engine` did in one turn, which took so long.
+    pub(super) fn turned(&mut self, metrics: &Metrics, engine: &Engine, took: Duration) {
+        let plans = engine.stats().plans;
+        if std::mem::replace(&mut self.plans, plans) < plans {
+            metrics.solved(PROVISIONER, took);
+        }
+        let count = |pods: usize| u32::try_from(pods).unwrap_or(u32::MAX);
+        metrics.queued(PROVISIONER, count(self.waiting.values().filter(|(_, decided)| !decided).count()));
+        metrics.unschedulable(PROVISIONER, count(engine.left_out()));
     }
 }
 
-/// Counts an answer.
-pub(super) fn answer(metrics: &Metrics, event: &Event) {
-    match event {
-        Event::EvictionAnswered { answer, .. } => metrics.eviction_requested(match answer {
-            EvictionAnswer::Accepted => 201,
-            EvictionAnswer::Gone => 404,
-            EvictionAnswer::Refused { .. } => 429,
-        }),
-        Event::LaunchFailed { error, .. } => {
-            let error = error.failure.to_string();
-            metrics.cloud_called(
-                "nodeclaim.lifecycle",
-                "Create",
-                "azure",
-                std::time::Duration::ZERO,
-                Some(&error),
-            );
+/// A machine came one step further, or is to go.
+fn condition_set(metrics: &Metrics, machine: &Machine, condition: &Condition, now: Timestamp) {
+    let (pool, after) = (machine.claim.pool.as_str(), now.since(machine.claim.created));
+    match condition.condition_type {
+        "Launched" => metrics.launched(pool, after),
+        "Registered" => metrics.registered(pool, after),
+        "Initialized" => metrics.initialized(pool, after),
+        "Drained" => metrics.drained(pool),
+        "DisruptionReason" => {
+            // One that served nobody is not replaced.
+            let decision = if condition.reason == LeaveReason::Empty.as_str() { "delete" } else { "replace" };
+            metrics.disruption_decided(decision, condition.reason, "");
         }
         _ => {}
     }
 }
 
 /// The cluster as the engine knows it.
-pub(super) fn sample(engine: &Engine, now: Timestamp) -> ClusterSample {
+pub(super) fn sample(engine: &mut Engine, now: Timestamp) -> ClusterSample {
+    let allowed: BTreeMap<String, Vec<(&'static str, u64)>> = engine
+        .pools()
+        .keys()
+        .cloned()
+        .collect::<Vec<_>>()
+        .into_iter()
+        .map(|pool| {
+            let allowed = engine.allowed_disruptions(&pool);
+            (pool, allowed)
+        })
+        .collect();
+    let engine = &*engine;
     let mut requests: BTreeMap<&str, (ResourceList, ResourceList)> = BTreeMap::new();
     for pod in engine.pods().filter(|pod| pod.uses_node()) {
         let Some(node) = pod.node.as_deref() else { continue };
@@ -104,7 +235,7 @@ pub(super) fn sample(engine: &Engine, now: Timestamp) -> ClusterSample {
             limits: limits(&pool.limits),
             usage: status.resources,
             nodes: status.nodes,
-            allowed_disruptions: Vec::new(),
+            allowed_disruptions: allowed.get(name).cloned().unwrap_or_default(),
         })
     });
     let claims = engine.machines().iter().map(|(name, machine)| {
@@ -114,7 +245,7 @@ pub(super) fn sample(engine: &Engine, now: Timestamp) -> ClusterSample {
             pool: machine.claim.pool.as_str().into(),
             instance_type: Arc::clone(&machine.claim.instance_type),
             price: machine.claim.price,
-            cheapest: None,
+            cheapest: machine.cheapest,
             predicted_memory: machine.bought.allocatable().memory,
             measured_memory: node.map(|node| node.allocatable.memory),
         }

@@ -17,12 +17,13 @@ mod clock;
 mod counted;
 mod records;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use assay_core::engine::{Effect, Engine, Event, Instance};
+use assay_core::model::PodId;
 use assay_core::profile::ProfileStore;
 use kube::Client;
 use tokio::sync::{mpsc, watch};
@@ -31,12 +32,13 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use tracing::{info, warn};
 
 use super::lease::Leadership;
-use super::observe::Observer;
+use super::observe::{Kind, Observer};
 use super::write::{Gate, Writer};
 use crate::cloud::Cloud;
 use crate::fleet::FleetEvent;
 use crate::web::{Condition, Health, Metrics};
 use clock::Clock;
+use counted::Counted;
 use records::{Record, RecordWriter, Records, Reported};
 
 /// How often the cloud is asked for all VMs (Karpenter's garbage collection).
@@ -88,6 +90,9 @@ pub struct Driver {
     engine: Option<Led>,
     reports: BTreeMap<Arc<str>, Reported>,
     records: Records,
+    counted: Counted,
+    /// Problems of objects that were counted.
+    unreadable: BTreeSet<(Kind, PodId)>,
     /// Records that are being written.
     writing: Option<JoinHandle<Vec<Record>>>,
 }
@@ -114,6 +119,8 @@ impl Driver {
             engine: None,
             reports: BTreeMap::new(),
             records: Records::default(),
+            counted: Counted::default(),
+            unreadable: BTreeSet::new(),
             writing: None,
         }
     }
@@ -170,6 +177,7 @@ impl Driver {
         // Nothing that an earlier term left at hand is true for sure.
         self.clock = Clock::of_server(&self.parts.client).await;
         self.records = Records::default();
+        self.counted = Counted::default();
         self.writing = None;
         let Some(profiles) = self.record_writer().profiles(term).await else { return };
         let mut engine = (self.parts.make)(profiles);
@@ -191,8 +199,9 @@ impl Driver {
     }
 
     fn observed(&mut self) {
-        let Self { parts, clock, engine, reports, records, .. } = self;
+        let Self { parts, clock, engine, reports, records, counted, .. } = self;
         let (now, writer) = (clock.now(), &mut parts.writer);
+        let metrics = &parts.metrics;
         parts.observer.tell(&mut |event| {
             match &event {
                 Event::NodeDeleted(node) => {
@@ -204,6 +213,7 @@ impl Driver {
                 _ => {}
             }
             if let Some(led) = engine {
+                counted.heard(metrics, &event, &led.engine, now);
                 led.engine.handle(now, event);
             }
         });
@@ -219,7 +229,6 @@ impl Driver {
     }
 
     fn answered(&mut self, answer: Event) {
-        counted::answer(&self.parts.metrics, &answer);
         self.hear(answer);
     }
 
@@ -227,6 +236,7 @@ impl Driver {
     fn hear(&mut self, event: Event) {
         let now = self.clock.now();
         if let Some(led) = &mut self.engine {
+            self.counted.heard(&self.parts.metrics, &event, &led.engine, now);
             led.engine.handle(now, event);
         }
     }
@@ -234,16 +244,18 @@ impl Driver {
     fn decide(&mut self) {
         let Some(led) = &mut self.engine else { return };
         let now = self.clock.now();
+        let begin = std::time::Instant::now();
         let effects = led.engine.advance(now);
+        self.counted.turned(&self.parts.metrics, &led.engine, begin.elapsed());
         for effect in effects {
-            counted::effect(&self.parts.metrics, &effect, &led.engine, now);
+            self.counted.said(&self.parts.metrics, &effect, &led.engine, now);
             if let Effect::ReleaseClaim { node: Some(node), .. } = &effect {
                 self.reports.remove(node);
             }
             self.parts.writer.carry_out(led.term, now, effect, &led.engine);
         }
         if self.parts.metrics.wants_sample() {
-            self.parts.metrics.sample(counted::sample(&led.engine, now));
+            self.parts.metrics.sample(counted::sample(&mut led.engine, now));
         }
     }
 
@@ -279,8 +291,24 @@ impl Driver {
         }
     }
 
+    /// Counts objects that cannot be understood, each once for as long as it cannot.
+    fn count_unreadable(&mut self) {
+        let metrics = &self.parts.metrics;
+        let problems = self.parts.observer.store().problems().filter(|problem| problem.is_error);
+        let now: BTreeSet<_> = problems.map(|problem| (problem.kind, problem.id.clone())).collect();
+        for (kind, _) in now.difference(&self.unreadable) {
+            metrics.object_unreadable(kind.name());
+        }
+        let pods = now.iter().filter(|(kind, _)| *kind == Kind::Pod).count();
+        metrics.ignored(u32::try_from(pods).unwrap_or(u32::MAX));
+        self.unreadable = now;
+    }
+
     /// Puts on record what has changed, beside the loop.
     async fn write_records(&mut self) {
+        if self.parts.observer.take_problems_changed() {
+            self.count_unreadable();
+        }
         if let Some(writing) = self.writing.take_if(|writing| writing.is_finished()) {
             for written in writing.await.unwrap_or_default() {
                 self.records.note(written, self.clock.now());

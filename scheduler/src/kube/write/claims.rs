@@ -150,9 +150,7 @@ impl ClaimWriter {
         match done {
             Ok(()) | Err(Failed::NotLeading) => {}
             Err(Failed::Gone) => memory.released = true,
-            Err(Failed::Refused(why)) => {
-                self.told.warn(&ObjectRef::cluster("NodeClaim", name), "NotWritten", why)
-            }
+            Err(Failed::Refused(why)) => self.told.not_written(&ObjectRef::cluster("NodeClaim", name), why),
             Err(failed) => warn!(claim = name, ?failed, "claim not written"),
         }
     }

@@ -41,6 +41,7 @@ use tokio::sync::mpsc;
 
 use crate::cloud::Cloud;
 use crate::quantities::quantities;
+use crate::web::Metrics;
 use claims::{ClaimJob, ClaimMemory, ClaimWriter, MachineStatus};
 pub use gate::Gate;
 use lanes::{Lanes, Work};
@@ -75,8 +76,14 @@ impl fmt::Debug for Writer {
 impl Writer {
     /// Starts writing. What comes of it is told to `answers`.
     #[must_use]
-    pub fn start(client: Client, cloud: Arc<dyn Cloud>, gate: Gate, answers: mpsc::Sender<Event>) -> Self {
-        let told = Arc::new(Told::start(client.clone()));
+    pub fn start(
+        client: Client,
+        cloud: Arc<dyn Cloud>,
+        gate: Gate,
+        answers: mpsc::Sender<Event>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        let told = Arc::new(Told::start(client.clone(), metrics));
         let objects = Arc::new(Objects {
             claims: ClaimWriter::new(client.clone(), cloud, gate.clone(), Arc::clone(&told), answers.clone()),
             nodes: NodeWriter::new(client.clone(), gate.clone(), Arc::clone(&told)),

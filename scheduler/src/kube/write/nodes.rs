@@ -92,6 +92,7 @@ impl NodeWriter {
             Ok(()) | Err(Failed::NotLeading) => {}
             // Its machine goes too, which the engine hears from the watch.
             Err(Failed::Gone) => *memory = NodeMemory::default(),
+            Err(Failed::Refused(why)) => self.told.not_written(&ObjectRef::node(name), why),
             Err(failed) => warn!(node = name, ?failed, "node not written"),
         }
     }

@@ -6,9 +6,8 @@
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::sync::Mutex;
-use std::sync::PoisonError;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use assay_core::engine::EventKind;
@@ -22,6 +21,7 @@ use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
 use super::ObjectRef;
+use crate::web::Metrics;
 
 /// Karpenter's name as the source of events.
 const SOURCE: &str = "karpenter";
@@ -42,6 +42,7 @@ const MESSAGE_MAX: usize = 1_024;
 #[derive(Debug)]
 pub struct Told {
     outbox: mpsc::Sender<Event>,
+    metrics: Arc<Metrics>,
     said: Mutex<Said>,
     dropped: AtomicU64,
 }
@@ -55,7 +56,7 @@ struct Said {
 
 impl Told {
     /// Starts sending.
-    pub(super) fn start(client: Client) -> Self {
+    pub(super) fn start(client: Client, metrics: Arc<Metrics>) -> Self {
         let (outbox, mut inbox) = mpsc::channel::<Event>(WAITING);
         tokio::spawn(async move {
             while let Some(event) = inbox.recv().await {
@@ -67,7 +68,7 @@ impl Told {
             }
         });
         let said = Said { recently: HashMap::new(), tokens: BURST, filled: Instant::now() };
-        Self { outbox, said: Mutex::new(said), dropped: AtomicU64::new(0) }
+        Self { outbox, metrics, said: Mutex::new(said), dropped: AtomicU64::new(0) }
     }
 
     /// Events that were not sent because there were too many.
@@ -79,6 +80,12 @@ impl Told {
     /// Tells people that all is as it should be.
     pub(crate) fn inform(&self, object: &ObjectRef, reason: &str, message: String) {
         self.tell(object, EventKind::Normal, reason, message);
+    }
+
+    /// A decision about an object could not be carried out.
+    pub(super) fn not_written(&self, object: &ObjectRef, why: String) {
+        self.metrics.effect_failed(&object.kind);
+        self.warn(object, "NotWritten", why);
     }
 
     pub(super) fn warn(&self, object: &ObjectRef, reason: &str, message: String) {

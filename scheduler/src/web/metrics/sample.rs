@@ -378,6 +378,7 @@ impl ClusterSample {
                 "Purchases whose memory came from what was learned instead of the model",
                 stats.learned_purchases,
             ),
+            ("assay_plans", "Plans made, for pods that wait and for machines that might go", stats.plans),
             ("assay_plans_refused", "Plans that the independent check refused", stats.plans_refused),
         ];
         for (name, help, count) in plain {
