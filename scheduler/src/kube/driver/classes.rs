@@ -301,7 +301,12 @@ mod tests {
 
     #[test]
     fn a_dns_cache_that_is_preferred_comes_with_kubernetes_1_36_and_stays() {
-        let spec = |mode: &str| serde_json::from_value(json!({"localDNS": {"mode": mode}})).unwrap();
+        let spec = |mode: &str| {
+            serde_json::from_value(
+                json!({"localDNS": {"mode": mode, "vnetDNSOverrides": [], "kubeDNSOverrides": []}}),
+            )
+            .unwrap()
+        };
         let cases = [
             ("Preferred", "1.35.9", None, LocalDnsState::Disabled),
             ("Preferred", "v1.36.0", None, LocalDnsState::Enabled),
