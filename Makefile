@@ -7,7 +7,7 @@ CARGO ?= cargo
 
 FUZZ_SECONDS ?= 300
 
-.PHONY: crds help demo control-plane test fuzz bench bench-cost bench-karpenter bench-growth bench-warm bench-observe lint fmt docs build tools
+.PHONY: crds help demo control-plane test fuzz bench bench-cost bench-karpenter bench-growth bench-warm bench-observe bench-kube bench-build lint fmt docs build tools
 
 help: ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -50,8 +50,14 @@ bench-growth: tools ## Measure how solving grows with pods, types and nodes; wri
 bench-warm: tools ## Measure one pod arriving at a large cluster; writes bench/results/warm.md
 	$(CARGO) run --release --locked -p assay-bench -- warm
 
-bench-observe: tools ## Measure what it takes to know 5,000 nodes and 100,000 pods; writes bench/results/observe.md
-	$(CARGO) run --release --locked -p assay-bench -- observe
+bench-observe: bench-build ## Measure assay serve at 5,000 nodes and 100,000 pods; writes bench/results/observe.md
+	$${CARGO_TARGET_DIR:-target}/release/assay-bench observe
+
+bench-kube: bench-build ## Measure a real control plane: latency, API calls, 500 nodes out and in (needs Go); writes bench/results/kube.md
+	$${CARGO_TARGET_DIR:-target}/release/assay-bench kube
+
+bench-build: tools # The programs that are measured together with what measures them.
+	$(CARGO) build --release --locked -p assay-scheduler -p assay-bench
 
 crds: tools ## Write the definitions of Assay's kinds to deploy/crds
 	$(CARGO) run --quiet --locked -p assay-scheduler --bin assay -- crds --output-dir deploy/crds

@@ -5,7 +5,9 @@ mod cost;
 mod fleet;
 mod growth;
 mod karpenter;
+mod kube;
 mod observe;
+mod process;
 mod recipe;
 mod report;
 mod solver;
@@ -62,6 +64,15 @@ enum Command {
     Warm,
     /// Knowing 5,000 nodes and 100,000 pods: memory and time.
     Observe,
+    /// A real control plane: from pod to claim, API calls per node, many nodes out and in; needs Go. Some minutes.
+    Kube {
+        /// Nodes to scale out to; of another size, the page of results is left as it is.
+        #[arg(long, default_value_t = kube::NODES)]
+        nodes: usize,
+        /// Pods on each of them.
+        #[arg(long, default_value_t = kube::PODS_PER_NODE)]
+        pods_per_node: usize,
+    },
     /// One input of that comparison, in this process.
     #[command(hide = true)]
     KarpenterOurs {
@@ -97,6 +108,7 @@ fn main() -> anyhow::Result<()> {
         Command::Growth => growth::run(),
         Command::Warm => warm::run(),
         Command::Observe => observe::run(),
+        Command::Kube { nodes, pods_per_node } => kube::run(nodes, pods_per_node),
         Command::Karpenter { most, only, alone } => karpenter::run(most, only.as_deref(), alone),
         Command::KarpenterOurs { input, preferences } => {
             let ignored = preferences == "ignore";

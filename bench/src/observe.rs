@@ -1,9 +1,9 @@
-//! What it takes to know a large cluster: memory, and the time until everything is known. Real lists and watches over HTTP, of
-//! objects as long as an API server's.
+//! What it takes to run a large cluster: memory, and the time until everything is known. The program itself, `assay serve`, at an
+//! API server that lists and watches generated objects, each as long as a real one's.
 //!
 //! ```text
-//!   assay-bench observe --spawns--> observe-scheduler: Observer, Engine; measures itself
-//!                       \--spawns-> observe-server: writes the objects that are asked for
+//!   assay-bench observe --spawns--> assay serve: observer, engine, writer; its memory and CPU time are read from /proc
+//!                       \--spawns-> observe-server: writes the objects that are asked for, takes what is written
 //! ```
 
 mod objects;
@@ -11,202 +11,229 @@ mod server;
 
 use std::env;
 use std::fmt::Write as _;
+use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, ensure};
-use assay_core::catalog::Catalog;
-use assay_core::engine::{Engine, Event, Settings};
-use assay_core::model::Timestamp;
-use assay_core::profile::ProfileStore;
-use assay_scheduler::kube::client::{ApiCalls, ClientSettings, client};
-use assay_scheduler::kube::observe::{Kind, Observer, ObserverSettings};
+use anyhow::{Context, bail, ensure};
+use assay_scheduler::fleet::ca::{DevCa, SERVER_VALIDITY};
+use serde_json::json;
 
+use crate::process::{Usage, sibling};
 use crate::report::machine;
 
 const SERVER: &str = "observe-server";
-const SCHEDULER: &str = "observe-scheduler";
 /// What the project promises at this size.
 const RESIDENT_MAX_MIB: u64 = 600;
+/// How long anything may take.
+const PATIENCE: Duration = Duration::from_secs(300);
+/// A program that used less CPU time than this in [`QUIET`] has nothing to do.
+const QUIET_CPU: Duration = Duration::from_millis(60);
+const QUIET: Duration = Duration::from_secs(1);
 
 /// Measures, prints and writes `bench/results/observe.md`.
 pub(crate) fn run() -> anyhow::Result<()> {
-    let output = Command::new(env::current_exe()?).arg(SCHEDULER).stderr(Stdio::inherit()).output()?;
-    ensure!(output.status.success(), "{SCHEDULER}: {}", output.status);
-    let page = String::from_utf8(output.stdout)?;
+    let page = measure()?;
     print!("{page}");
-    std::fs::write(Path::new(env!("CARGO_MANIFEST_DIR")).join("results/observe.md"), page)?;
+    fs::write(Path::new(env!("CARGO_MANIFEST_DIR")).join("results/observe.md"), page)?;
     Ok(())
 }
 
-/// Where this process is one of those that [`run`] spawns: its work.
+/// Where this process is the one that [`run`] spawns: its work.
 pub(crate) fn child() -> Option<anyhow::Result<()>> {
-    match env::args().nth(1)?.as_str() {
-        SERVER => Some(server::serve()),
-        SCHEDULER => {
-            Some(
-                (|| tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(scheduler()))(
-                ),
-            )
-        }
-        _ => None,
+    (env::args().nth(1)?.as_str() == SERVER).then(server::serve)
+}
+
+/// A process that ends when this is dropped.
+struct Ended(Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
 
-/// The server, ended when this is dropped.
+/// The server of the objects.
 struct Server {
-    process: Child,
+    _process: Ended,
     address: String,
 }
 
 impl Server {
     fn start() -> anyhow::Result<Self> {
-        let mut process = Command::new(env::current_exe()?)
+        let process = Command::new(env::current_exe()?)
             .arg(SERVER)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()?;
+        let mut process = Ended(process);
         let mut address = String::new();
-        BufReader::new(process.stdout.take().context("its output")?).read_line(&mut address)?;
-        Ok(Self { process, address: address.trim().to_owned() })
+        BufReader::new(process.0.stdout.take().context("its output")?).read_line(&mut address)?;
+        Ok(Self { _process: process, address: address.trim().to_owned() })
     }
 
     /// Lets the watch of pods go on.
     fn go(&self) -> anyhow::Result<()> {
-        let mut connection = TcpStream::connect(&self.address)?;
-        write!(connection, "GET {} HTTP/1.1\r\n\r\n", server::GO)?;
-        connection.read_exact(&mut [0; 12])?;
+        get(&self.address, server::GO).map(drop)
+    }
+
+    /// NodeClaims that were made so far.
+    fn bought(&self) -> anyhow::Result<u64> {
+        Ok(get(&self.address, server::BOUGHT)?.trim().parse()?)
+    }
+}
+
+/// The body of an answer.
+fn get(address: &str, path: &str) -> anyhow::Result<String> {
+    let mut connection = TcpStream::connect(address)?;
+    write!(connection, "GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")?;
+    let mut answer = String::new();
+    connection.read_to_string(&mut answer)?;
+    Ok(answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()).unwrap_or_default())
+}
+
+/// A scheduler of that server's cluster.
+struct Scheduler {
+    process: Ended,
+    metrics: String,
+    started: Instant,
+    _directory: tempfile::TempDir,
+}
+
+impl Scheduler {
+    fn start(server: &Server) -> anyhow::Result<Self> {
+        let directory = tempfile::tempdir()?;
+        let file = |name: &str, text: &str| -> anyhow::Result<_> {
+            let path = directory.path().join(name);
+            fs::write(&path, text)?;
+            Ok(path)
+        };
+        let kubeconfig = json!({
+            "apiVersion": "v1", "kind": "Config", "current-context": "c",
+            "clusters": [{"name": "c", "cluster": {"server": format!("http://{}", server.address)}}],
+            "users": [{"name": "c", "user": {}}],
+            "contexts": [{"name": "c", "context": {"cluster": "c", "user": "c"}}],
+        });
+        let issued = DevCa::create()?.issue_server(&["localhost"], SERVER_VALIDITY)?;
+        let free = || TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr());
+        let (metrics, health) = (free()?.port(), free()?.port());
+        let process = Command::new(sibling("assay")?)
+            .args(["serve", "--cloud", "sim", "--fleet-listen", "127.0.0.1:0", "--kubeconfig"])
+            .arg(file("kubeconfig", &kubeconfig.to_string())?)
+            .arg("--fleet-cert")
+            .arg(file("tls.crt", &issued.certificate_pem)?)
+            .arg("--fleet-key")
+            .arg(file("tls.key", &issued.key_pem)?)
+            .args(["--metrics-port", &metrics.to_string(), "--health-port", &health.to_string()])
+            .env("RUST_LOG", "error")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .spawn()
+            .context("assay serve")?;
+        Ok(Self {
+            process: Ended(process),
+            metrics: format!("127.0.0.1:{metrics}"),
+            started: Instant::now(),
+            _directory: directory,
+        })
+    }
+
+    fn usage(&self) -> anyhow::Result<Usage> {
+        Usage::of(self.process.0.id())
+    }
+
+    /// A metric without labels.
+    fn metric(&self, name: &str) -> Option<f64> {
+        let page = get(&self.metrics, "/metrics").ok()?;
+        page.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok())
+    }
+
+    fn until(
+        &mut self,
+        what: &str,
+        mut holds: impl FnMut(&Self) -> anyhow::Result<bool>,
+    ) -> anyhow::Result<()> {
+        let begin = Instant::now();
+        while !holds(self)? {
+            if let Some(status) = self.process.0.try_wait()? {
+                bail!("assay serve ended with {status}");
+            }
+            ensure!(begin.elapsed() < PATIENCE, "not in time: {what}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
         Ok(())
     }
-}
 
-impl Drop for Server {
-    fn drop(&mut self) {
-        // Its standard input ends with us in any case.
-        let _ = self.process.kill();
-        let _ = self.process.wait();
+    /// Waits until it has nothing to do; since when that was so.
+    fn quiet(&self) -> anyhow::Result<Instant> {
+        let begin = Instant::now();
+        loop {
+            let (since, before) = (Instant::now(), self.usage()?);
+            std::thread::sleep(QUIET);
+            if self.usage()?.cpu.saturating_sub(before.cpu) < QUIET_CPU {
+                return Ok(since);
+            }
+            ensure!(begin.elapsed() < PATIENCE, "it does not come to rest");
+        }
     }
 }
 
-/// Memory and CPU time of this process.
-#[derive(Clone, Copy)]
-struct Usage {
-    resident: u64,
-    peak: u64,
-    cpu: Duration,
-}
-
-impl Usage {
-    fn now() -> anyhow::Result<Self> {
-        let status = std::fs::read_to_string("/proc/self/status")?;
-        let mib = |name: &str| -> anyhow::Result<u64> {
-            let line = status.lines().find_map(|line| line.strip_prefix(name)).context(name.to_owned())?;
-            let kib: u64 = line.trim_start_matches(':').trim().trim_end_matches(" kB").parse()?;
-            Ok(kib >> 10)
-        };
-        let stat = std::fs::read_to_string("/proc/self/stat")?;
-        // Behind the name, which may hold anything; user and system time, in hundredths of a second on every Linux.
-        let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
-        let ticks =
-            |place: usize| fields.get(place).and_then(|text| text.parse::<u64>().ok()).context("times");
-        let cpu = Duration::from_millis((ticks(11)? + ticks(12)?) * 10);
-        Ok(Self { resident: mib("VmRSS")?, peak: mib("VmHWM")?, cpu })
-    }
-}
-
-/// A line of the table.
-fn row(page: &mut String, what: &str, took: Duration, before: Usage, now: Usage) -> anyhow::Result<()> {
-    let cpu = now.cpu.saturating_sub(before.cpu).as_secs_f64();
-    let (took, resident, peak) = (took.as_secs_f64(), now.resident, now.peak);
-    let line = format!("| {what} | {took:.2} | {cpu:.2} | {resident} | {peak} |");
-    eprintln!("{line}");
-    writeln!(page, "{line}")?;
-    Ok(())
-}
-
-async fn scheduler() -> anyhow::Result<()> {
+fn measure() -> anyhow::Result<String> {
     let server = Server::start()?;
-    let config = kube::Config::new(format!("http://{}", server.address).parse()?);
-    let calls = ApiCalls::default();
-    let client = client(config, ClientSettings::default(), calls.clone())?;
-    let catalog = Catalog::builtin("eastus")?;
-    let types = catalog.clone();
-    let types = Box::new(move |class: &_| types.instance_types(class, |_| None));
-    let start = Usage::now()?;
+    let mut scheduler = Scheduler::start(&server)?;
     let mut page = format!(
-        "# What it takes to know a cluster\n\nMachine: {}, shared with the server of the objects. `make bench-observe` makes this page.\n\n\
-         {} nodes with their claims, {} pods (half of DaemonSets; {} bytes of JSON each), 5,000 volumes; lists and watches over HTTP. \
-         Memory in MiB, the runtime and the catalogue included.\n\n\
-         | step | seconds | CPU seconds | resident | peak so far |\n|---|---|---|---|---|\n",
+        "# What it takes to run a large cluster\n\nMachine: {}, shared with the server of the objects. `make bench-observe` makes this page.\n\n\
+         `assay serve --cluster kube` at {} nodes with their claims, {} pods (half of DaemonSets; {} bytes of JSON each), 5,000 volumes; lists and \
+         watches over HTTP. Memory in MiB, of the whole process. Agents that report come on top: see the fleet link in the README.\n\n\
+         | until | seconds | CPU seconds | resident | peak so far |\n|---|---|---|---|---|\n",
         machine(),
         objects::NODES,
         objects::PODS,
         objects::pod(objects::PODS / 2, 1).len(),
     );
-    row(&mut page, "started", Duration::ZERO, start, start)?;
+    let zero = Usage::default();
+    let mut row = |what: &str, took: Duration, before: Usage, now: Usage| -> anyhow::Result<()> {
+        let cpu = now.cpu.saturating_sub(before.cpu).as_secs_f64();
+        let line = format!(
+            "| {what} | {:.1} | {cpu:.1} | {} | {} |",
+            took.as_secs_f64(),
+            now.resident >> 20,
+            now.peak >> 20
+        );
+        eprintln!("{line}");
+        Ok(writeln!(page, "{line}")?)
+    };
 
-    let started = Instant::now();
-    let mut observer = Observer::start(&client, ObserverSettings::default(), types)?;
-    let mut events = 0;
-    observer.changed().await;
-    observer.tell(&mut |_| events += 1);
-    ensure!(observer.store().is_synced() && observer.store().problems().next().is_none());
-    ensure!(events > objects::PODS + 2 * objects::NODES, "only {events} events");
-    row(&mut page, "everything listed, read and told", started.elapsed(), start, Usage::now()?)?;
-    let listed = calls.total();
-
-    let (started, before) = (Instant::now(), Usage::now()?);
-    let mut engine = Engine::new(Settings::default(), Box::new(catalog), ProfileStore::default());
-    let mut now = Timestamp(1_790_000_000_000);
-    observer.replay(&mut drop);
-    row(&mut page, "all read and told again", started.elapsed(), before, Usage::now()?)?;
-    let (started, before) = (Instant::now(), Usage::now()?);
-    observer.replay(&mut |event| engine.handle(now, event));
-    row(&mut page, "the same to an engine, as for a new leader", started.elapsed(), before, Usage::now()?)?;
-
-    let (started, before) = (Instant::now(), Usage::now()?);
-    let effects = engine.advance(now).len();
+    scheduler.until("it leads", |scheduler| Ok(scheduler.metric("assay_leader") == Some(1.0)))?;
     row(
-        &mut page,
-        &format!("first decisions ({effects} effects)"),
-        started.elapsed(),
-        before,
-        Usage::now()?,
+        "everything is listed and read, and an engine knows it",
+        scheduler.started.elapsed(),
+        zero,
+        scheduler.usage()?,
     )?;
+    let rest = scheduler.quiet()?;
+    let known = scheduler.usage()?;
+    row("the first decisions are made and written", rest - scheduler.started, zero, known)?;
 
-    let (started, before) = (Instant::now(), Usage::now()?);
+    let bought = server.bought()?;
+    let began = Instant::now();
     server.go()?;
-    let (mut told, mut pending) = (0, 0);
-    while pending < server::PENDING {
-        observer.changed().await;
-        observer.tell(&mut |event| {
-            told += 1;
-            pending += usize::from(matches!(&event, Event::PodApplied(pod) if pod.is_pending()));
-            engine.handle(now, event);
-        });
-    }
-    let what = format!("{} changes of pods, {told} told", server::CHANGES + server::PENDING);
-    row(&mut page, &what, started.elapsed(), before, Usage::now()?)?;
-
-    let (started, before) = (Instant::now(), Usage::now()?);
-    now = now + Duration::from_secs(30);
-    let effects = engine.advance(now).len();
-    let what = format!("{} pending pods decided ({effects} effects)", server::PENDING);
-    row(&mut page, &what, started.elapsed(), before, Usage::now()?)?;
-
-    tokio::time::sleep(Duration::from_secs(5)).await;
-    let settled = Usage::now()?;
-    row(&mut page, "settled", Duration::ZERO, settled, settled)?;
-    let health = observer.health();
-    ensure!(health[&Kind::Pod].lists == 1, "{health:?}");
-    writeln!(
-        page,
-        "\n{listed} API calls until everything was known. Promised: at most {RESIDENT_MAX_MIB} MiB."
-    )?;
-    ensure!(settled.peak <= RESIDENT_MAX_MIB, "{page}\nmore than {RESIDENT_MAX_MIB} MiB");
-    print!("{page}");
-    Ok(())
+    scheduler.until("the first machine for what is pending", |_| Ok(server.bought()? > bought))?;
+    let what = format!(
+        "{} changes of pods later, the first machine for {} pods that then came pending is bought",
+        server::CHANGES,
+        server::PENDING
+    );
+    row(&what, began.elapsed(), known, scheduler.usage()?)?;
+    let rest = scheduler.quiet()?;
+    let settled = scheduler.usage()?;
+    let what = format!("all {} machines for them are bought", server.bought()? - bought);
+    row(&what, rest - began, known, settled)?;
+    writeln!(page, "\nPromised: at most {RESIDENT_MAX_MIB} MiB.")?;
+    ensure!(settled.peak >> 20 <= RESIDENT_MAX_MIB, "{page}\nmore than {RESIDENT_MAX_MIB} MiB");
+    Ok(page)
 }

@@ -56,8 +56,11 @@ pub fn fake_nvml() -> anyhow::Result<PathBuf> {
 fn build(package: &str) -> anyhow::Result<PathBuf> {
     let test = std::env::current_exe().context("where does this test run?")?;
     // target/PROFILE/deps/test
-    let output =
-        test.parent().and_then(Path::parent).context("a test lies in target/PROFILE/deps")?.to_owned();
+    let directory = test.parent().context("a test lies in target/PROFILE/deps")?;
+    let Some(output) = directory.parent().filter(|_| directory.ends_with("deps")).map(Path::to_owned) else {
+        // A benchmark, which is built together with what it measures.
+        return Ok(directory.to_owned());
+    };
     let mut built = BUILT.lock().unwrap_or_else(PoisonError::into_inner);
     if built.contains(package) {
         return Ok(output);

@@ -38,6 +38,20 @@ pub(super) fn at(path: &str) -> Objects {
     }
 }
 
+/// The object that a path names, where it is a node, a claim, the pool or the class.
+pub(super) fn named(path: &str) -> Option<String> {
+    let mut parts = path.trim_end_matches("/status").rsplit('/');
+    let (name, kind) = (parts.next()?, parts.next()?);
+    let number = || usize::from_str_radix(name.strip_prefix("default-")?, 16).ok();
+    match kind {
+        "nodes" => Some(node(number()?)),
+        "nodeclaims" => Some(node_claim(number()?)),
+        "nodepools" => Some(node_pool()),
+        "aksnodeclasses" => Some(node_class()),
+        _ => None,
+    }
+}
+
 /// Metadata with what every object has. `more` are further fields, each with a comma behind it.
 fn metadata(name: &str, number: usize, version: usize, more: &str) -> String {
     let uid = format!("{:08x}-5a17-4c2e-9b1d-{number:012x}", name.len());

@@ -158,6 +158,7 @@ async fn serve(arguments: &Arguments, catalog: Catalog) -> anyhow::Result<()> {
     metrics.watch_api_calls(calls.clone());
     // Agents do not wait behind the writes of the scheduler, nor those behind a fleet that comes back.
     let reviews = client(config.clone(), settings, calls.clone())?;
+    let machines = client(config.clone(), simulated_machines(), ApiCalls::default())?;
     let client = client(config, settings, calls)?;
     let port = |port| WebConfig { listen: (Ipv6Addr::UNSPECIFIED, port).into(), ..WebConfig::default() };
     let mut web = Vec::new();
@@ -181,7 +182,7 @@ async fn serve(arguments: &Arguments, catalog: Catalog) -> anyhow::Result<()> {
     let observer = Observer::start(&client, observed, types)?;
 
     let cloud: Arc<dyn Cloud> =
-        Arc::new(MeasuredCloud::new(arguments.simulated_cloud(client.clone())?, Arc::clone(&metrics)));
+        Arc::new(MeasuredCloud::new(arguments.simulated_cloud(machines.clone())?, Arc::clone(&metrics)));
     let (stop, stopped) = watch::channel(false);
     let (leadership, leads) = watch::channel(Leadership::Follower { leader: None });
     let identity =
@@ -203,7 +204,7 @@ async fn serve(arguments: &Arguments, catalog: Catalog) -> anyhow::Result<()> {
         let settings = Settings { seed: rand::random(), ..engine_settings.clone() };
         Engine::new(settings, Box::new(Arc::clone(&catalog)), profiles)
     };
-    let hosting = tokio::spawn(host(arguments.host(client.clone(), &fleet_server)?, leads.clone()));
+    let hosting = tokio::spawn(host(arguments.host(machines, &fleet_server)?, leads.clone()));
     let parts = Parts {
         client,
         observer,
@@ -240,6 +241,16 @@ async fn serve(arguments: &Arguments, catalog: Catalog) -> anyhow::Result<()> {
         bail!("the loop ended by a bug");
     }
     Ok(())
+}
+
+/// How kubelets and agents that do not exist use the API server: they are many, and none of them is the scheduler.
+fn simulated_machines() -> ClientSettings {
+    ClientSettings {
+        qps: 2_000,
+        burst: 2_000,
+        user_agent: concat!("assay-simulated-machines/", env!("CARGO_PKG_VERSION")),
+        ..ClientSettings::default()
+    }
 }
 
 /// Runs the simulated VMs while this scheduler leads: one of several does.

@@ -38,6 +38,8 @@ pub struct ClientSettings {
     pub response_timeout: Duration,
     /// How long it may then pause. Watches have their own.
     pub idle_timeout: Duration,
+    /// Who is calling.
+    pub user_agent: &'static str,
 }
 
 impl Default for ClientSettings {
@@ -48,6 +50,7 @@ impl Default for ClientSettings {
             burst: 300,
             response_timeout: Duration::from_secs(65),
             idle_timeout: Duration::from_secs(30),
+            user_agent: concat!("assay/", env!("CARGO_PKG_VERSION")),
         }
     }
 }
@@ -89,8 +92,7 @@ pub fn client(
     // kube takes the provider of the process. There is no other in this build; this says which.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     config.default_retry = false;
-    let agent = HeaderValue::from_static(concat!("assay/", env!("CARGO_PKG_VERSION")));
-    config.headers.push((USER_AGENT, agent));
+    config.headers.push((USER_AGENT, HeaderValue::from_static(settings.user_agent)));
     let limiter = Arc::new(Limiter::new(settings.qps, settings.burst));
     Ok(ClientBuilder::try_from(config)?.with_layer(&Bounds { limiter, settings, calls }).build())
 }

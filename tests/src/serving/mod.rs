@@ -36,6 +36,8 @@ pub struct ServeOptions {
     pub kubeconfig: Option<PathBuf>,
     /// Further environment variables.
     pub environment: Vec<(String, String)>,
+    /// How long pods are collected, where not 100 ms.
+    pub batch_idle: Option<Duration>,
     /// Seconds until a VM has booted, shortest and longest, where not 1 and 2.
     pub boot: Option<(u32, u32)>,
 }
@@ -45,6 +47,12 @@ impl ServeOptions {
     #[must_use]
     pub fn through(proxy: &FaultyApi) -> Self {
         Self { kubeconfig: Some(proxy.kubeconfig()), ..Self::default() }
+    }
+
+    /// With the batches of a scheduler that nobody told anything.
+    #[must_use]
+    pub fn with_default_batch(self) -> Self {
+        Self { batch_idle: Some(Duration::from_secs(1)), ..self }
     }
 }
 
@@ -90,7 +98,7 @@ impl Serving {
                 "--cloud",
                 "sim",
                 "--batch-idle",
-                "100ms",
+                &format!("{}ms", options.batch_idle.unwrap_or(Duration::from_millis(100)).as_millis()),
                 "--simulated-boot",
                 &format!("{least},{most}"),
             ])
@@ -107,14 +115,20 @@ impl Serving {
             .arg("--health-port")
             .arg(health_port.to_string())
             .args(&options.arguments)
-            .envs(options.environment.iter().map(|(name, value)| (name, value)))
             .env("RUST_LOG", "info,assay_scheduler=debug")
+            .envs(options.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)
             .spawn()
             .context("cannot start assay serve")?;
         Ok(Self { child, directory, metrics_port, fleet_port })
+    }
+
+    /// Number of its process.
+    #[must_use]
+    pub fn process(&self) -> u32 {
+        self.child.id()
     }
 
     /// Authority of the certificate that agents are shown.

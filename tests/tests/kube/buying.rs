@@ -12,6 +12,10 @@ fn a_cluster_grows_for_its_pods_and_shrinks_without_them() {
     on_own(Options::whole(), async |plane| {
         let mut cluster = Cluster::start(plane, &ServeOptions::default()).await?;
         let namespace = plane.namespace("web").await?;
+        // Only what it sees begin is timed.
+        cluster
+            .until("it leads", async |cluster| Ok(cluster.serving.metric("assay_leader", &[]).await? > 0.5))
+            .await?;
 
         // A DaemonSet of one CPU on every node: no node may be bought that has no room for it.
         let daemon = json!({
@@ -60,6 +64,12 @@ fn a_cluster_grows_for_its_pods_and_shrinks_without_them() {
             .await?;
 
         // The record of a claim.
+        cluster
+            .until("claims say that they are ready", async |cluster| {
+                let claims = cluster.claims("web").await?;
+                Ok(claims.iter().all(|claim| condition(claim, "Ready") == "True"))
+            })
+            .await?;
         let claims = cluster.claims("web").await?;
         assert_eq!(claims.len(), nodes.len());
         for claim in &claims {

@@ -167,13 +167,11 @@ impl Driver {
         if self.engine.as_ref().map(|led| led.term) == term {
             return;
         }
-        self.parts.metrics.leads(term.is_some());
-        let Some(term) = term.filter(|_| synced) else {
-            if self.engine.take().is_some() {
-                warn!("decides no more");
-            }
-            return;
-        };
+        if self.engine.take().is_some() {
+            self.parts.metrics.leads(false);
+            warn!("decides no more");
+        }
+        let Some(term) = term.filter(|_| synced) else { return };
         // Nothing that an earlier term left at hand is true for sure.
         self.clock = Clock::of_server(&self.parts.client).await;
         self.records = Records::default();
@@ -193,6 +191,7 @@ impl Driver {
             let report = Arc::clone(&reported.report);
             engine.handle(now, Event::Report { node: Arc::clone(node), report });
         }
+        self.parts.metrics.leads(true);
         info!(term, objects = count, reports = self.reports.len(), "decides");
         self.engine = Some(Led { term, engine });
         self.list_instances();

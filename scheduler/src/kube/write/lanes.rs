@@ -1,13 +1,14 @@
 //! Work by object: one thing at a time and in order for each object, many objects at once.
 //!
 //! What waits for an object when its lane comes free is handed over together, so that ten labels set one after the other are
-//! one API call.
+//! one API call. What need not be done at once waits a moment for what comes with it.
 
 use std::collections::HashMap;
 use std::fmt::Debug;
 use std::future::Future;
 use std::hash::Hash;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
@@ -21,6 +22,9 @@ pub(super) trait Work: Send + Sync + 'static {
     type Job: Send + 'static;
     /// What a lane remembers from one time to the next.
     type Memory: Default + Send + 'static;
+
+    /// How long a job may wait for others of its object.
+    fn patience(&self, job: &Self::Job) -> Duration;
 
     /// Does all `jobs` of one object.
     fn run(
@@ -43,8 +47,18 @@ pub(super) struct Lanes<W: Work> {
 
 struct Lane<W: Work> {
     waiting: Vec<W::Job>,
+    /// Whether it is about to be looked at.
+    ripens: bool,
     /// Away while the lane works.
     memory: Option<W::Memory>,
+}
+
+/// What happens to a lane.
+enum Turn<W: Work> {
+    /// What waits has waited for long enough.
+    Ripe(W::Key),
+    /// It has done what it was given.
+    Done(W::Key, W::Memory),
 }
 
 impl<W: Work> Lanes<W> {
@@ -68,7 +82,7 @@ async fn dispatch<W: Work>(
     slots: Arc<Semaphore>,
 ) {
     let mut lanes: HashMap<W::Key, Lane<W>> = HashMap::new();
-    let mut running: JoinSet<(W::Key, W::Memory)> = JoinSet::new();
+    let mut running: JoinSet<Turn<W>> = JoinSet::new();
     let mut open = true;
     while open || !running.is_empty() {
         tokio::select! {
@@ -77,19 +91,35 @@ async fn dispatch<W: Work>(
                     open = false;
                     continue;
                 };
-                let fresh = || Lane { waiting: Vec::new(), memory: Some(W::Memory::default()) };
+                let fresh = || Lane { waiting: Vec::new(), ripens: false, memory: Some(W::Memory::default()) };
                 let lane = lanes.entry(key.clone()).or_insert_with(fresh);
+                let patience = work.patience(&job);
                 lane.waiting.push(job);
-                start(&work, &slots, &key, lane, &mut running);
+                if patience.is_zero() {
+                    start(&work, &slots, &key, lane, &mut running);
+                } else if !lane.ripens {
+                    lane.ripens = true;
+                    running.spawn(async move {
+                        tokio::time::sleep(patience).await;
+                        Turn::Ripe(key)
+                    });
+                }
             }
             Some(done) = running.join_next() => match done {
-                Ok((key, memory)) => {
+                Ok(Turn::Ripe(key)) => {
+                    let Some(lane) = lanes.get_mut(&key) else { continue };
+                    lane.ripens = false;
+                    if !lane.waiting.is_empty() {
+                        start(&work, &slots, &key, lane, &mut running);
+                    }
+                }
+                Ok(Turn::Done(key, memory)) => {
                     let Some(lane) = lanes.get_mut(&key) else { continue };
                     let over = work.is_over(&key, &memory);
                     lane.memory = Some(memory);
-                    if !lane.waiting.is_empty() {
+                    if lane.waiting.iter().any(|job| !lane.ripens || work.patience(job).is_zero()) {
                         start(&work, &slots, &key, lane, &mut running);
-                    } else if over {
+                    } else if over && !lane.ripens {
                         lanes.remove(&key);
                     }
                 }
@@ -105,7 +135,7 @@ fn start<W: Work>(
     slots: &Arc<Semaphore>,
     key: &W::Key,
     lane: &mut Lane<W>,
-    running: &mut JoinSet<(W::Key, W::Memory)>,
+    running: &mut JoinSet<Turn<W>>,
 ) {
     let Some(mut memory) = lane.memory.take() else { return };
     let jobs = std::mem::take(&mut lane.waiting);
@@ -114,7 +144,7 @@ fn start<W: Work>(
         // The semaphore is never closed.
         let _slot = slots.acquire_owned().await;
         work.run(&key, &mut memory, jobs).await;
-        (key, memory)
+        Turn::Done(key, memory)
     });
 }
 
@@ -136,6 +166,11 @@ mod tests {
         type Key = u8;
         type Job = u32;
         type Memory = u32;
+
+        /// Large numbers can wait.
+        fn patience(&self, job: &u32) -> Duration {
+            Duration::from_millis(if *job >= 100 { 300 } else { 0 })
+        }
 
         async fn run(&self, key: &u8, memory: &mut u32, jobs: Vec<u32>) {
             {
@@ -177,5 +212,18 @@ mod tests {
         lanes.push(1, 7);
         tokio::time::sleep(Duration::from_secs(1)).await;
         assert_eq!(work.runs.lock().unwrap().last(), Some(&(1, 0, vec![7])));
+    }
+
+    #[tokio::test]
+    async fn what_can_wait_is_done_with_what_comes_after_it() {
+        let work = Arc::new(Noted::default());
+        let lanes = Lanes::start(Arc::clone(&work), 2);
+        for (pause, job) in [(0, 100), (0, 101), (1_000, 102), (0, 1), (1_000, 103), (1_000, 104)] {
+            tokio::time::sleep(Duration::from_millis(pause)).await;
+            lanes.push(1, job);
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let runs: Vec<Vec<u32>> = work.runs.lock().unwrap().iter().map(|(.., jobs)| jobs.clone()).collect();
+        assert_eq!(runs, [vec![100, 101], vec![102, 1], vec![103], vec![104]], "in order, and none is lost");
     }
 }

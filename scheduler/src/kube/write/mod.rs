@@ -31,6 +31,7 @@ mod told;
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use assay_core::engine::{Effect, Engine, Event, EventKind};
 use assay_core::model::{PodId, Timestamp};
@@ -57,6 +58,10 @@ pub(crate) fn as_ourselves() -> PatchParams {
     PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() }
 }
 
+/// What is decided of a node comes in a few steps, each from the answer to another; so long they wait for each other.
+const NODES_WAIT: Duration = Duration::from_millis(50);
+/// Conditions of claims are for people, and for whoever leads next.
+const CONDITIONS_WAIT: Duration = Duration::from_millis(250);
 /// Objects written at once. The client's own limit of requests per second is below what these could ask for; claims wait for
 /// the cloud most of their time.
 const AT_ONCE: usize = 256;
@@ -212,6 +217,14 @@ impl Work for Objects {
     type Key = Key;
     type Job = (u64, Job);
     type Memory = Memory;
+
+    fn patience(&self, (_, job): &(u64, Job)) -> Duration {
+        match job {
+            Job::Claim(ClaimJob::Condition { .. }) => CONDITIONS_WAIT,
+            Job::Node(NodeJob::Forget) | Job::Claim(_) | Job::Pod(_) => Duration::ZERO,
+            Job::Node(_) => NODES_WAIT,
+        }
+    }
 
     async fn run(&self, key: &Key, memory: &mut Memory, jobs: Vec<(u64, Job)>) {
         // Of an earlier term nothing is written any more.

@@ -104,9 +104,11 @@ impl NodeWriter {
         term: u64,
         jobs: Vec<NodeJob>,
     ) -> Result<(), Failed> {
+        let mut read = None;
         if memory.owned.is_none() {
             let node = self.gate.call(term, || self.nodes.get(name)).await?;
             memory.owned = Some(owned_of(&node));
+            read = Some(node);
         }
         let mut changes: Vec<(Taint, bool)> = Vec::new();
         let (mut labels, mut conditions, mut adopted) = (Labels::new(), Vec::new(), None);
@@ -120,13 +122,14 @@ impl NodeWriter {
                 NodeJob::Forget => {}
             }
         }
-        if let Some((claim, annotations)) = adopted {
-            self.adopt(name, term, &claim, &annotations).await?;
+        if !(labels.is_empty() && conditions.is_empty()) {
+            // It will have another version.
+            read = None;
         }
         // Labels before taints come off: what is let onto the node may ask for them.
         self.apply_labels(name, memory, term, labels).await?;
         self.apply_conditions(name, memory, term, conditions).await?;
-        self.change_taints(name, term, &changes).await
+        self.change(name, term, read, adopted, &changes).await
     }
 
     async fn apply_labels(
@@ -230,55 +233,49 @@ impl NodeWriter {
         written.map(|_| ())
     }
 
-    async fn adopt(&self, name: &str, term: u64, claim: &str, annotations: &Labels) -> Result<(), Failed> {
-        let owner = self.gate.call(term, || self.claims.get_metadata(claim)).await?;
-        let owner = json!({
-            "apiVersion": "karpenter.sh/v1", "kind": "NodeClaim", "name": claim, "uid": owner.metadata.uid,
-            "blockOwnerDeletion": true,
-        });
-        for _ in 0..CHANGE_TRIES {
-            let node = self.gate.call(term, || self.nodes.get_metadata(name)).await?.metadata;
-            let mut finalizers = node.finalizers.unwrap_or_default();
-            if !finalizers.iter().any(|finalizer| finalizer == names::TERMINATION_FINALIZER) {
-                finalizers.push(names::TERMINATION_FINALIZER.to_owned());
-            }
-            let mut owners = json!(node.owner_references.unwrap_or_default());
-            if let Some(owners) = owners.as_array_mut()
-                && !owners.iter().any(|one| one["kind"] == "NodeClaim" && one["uid"] == owner["uid"])
-            {
-                owners.retain(|one| one["kind"] != "NodeClaim");
-                owners.push(owner.clone());
-            }
-            let patch = Patch::Merge(json!({"metadata": {
-                "resourceVersion": node.resource_version, "finalizers": finalizers, "ownerReferences": owners,
-                "annotations": annotations,
-            }}));
-            let params = as_ourselves();
-            match self.gate.call(term, || self.nodes.patch_metadata(name, &params, &patch)).await {
-                Err(Failed::Conflict) => {}
-                done => return done.map(|_| ()),
-            }
-        }
-        Err(Failed::Conflict)
-    }
-
-    async fn change_taints(&self, name: &str, term: u64, changes: &[(Taint, bool)]) -> Result<(), Failed> {
-        if changes.is_empty() {
+    /// Ties a node to its claim and changes its taints, in one write. `read` is the node as it was just read.
+    async fn change(
+        &self,
+        name: &str,
+        term: u64,
+        mut read: Option<Node>,
+        adopted: Option<(Arc<str>, Labels)>,
+        changes: &[(Taint, bool)],
+    ) -> Result<(), Failed> {
+        if adopted.is_none() && changes.is_empty() {
             return Ok(());
         }
+        let adopted = match adopted {
+            None => None,
+            Some((claim, annotations)) => {
+                let object = self.gate.call(term, || self.claims.get_metadata(&claim)).await?;
+                let owner = json!({
+                    "apiVersion": "karpenter.sh/v1", "kind": "NodeClaim", "name": claim, "uid": object.metadata.uid,
+                    "blockOwnerDeletion": true,
+                });
+                Some((owner, annotations))
+            }
+        };
         for _ in 0..CHANGE_TRIES {
-            let node = self.gate.call(term, || self.nodes.get(name)).await?;
+            let node = match read.take() {
+                Some(node) => node,
+                None => self.gate.call(term, || self.nodes.get(name)).await?,
+            };
+            let mut patch = json!({});
+            if let Some((owner, annotations)) = &adopted {
+                patch["metadata"] = tied(&node, owner, annotations);
+            }
             let before = node.spec.and_then(|spec| spec.taints).unwrap_or_default();
             let before: Vec<Value> = before.iter().map(|taint| json!(taint)).collect();
             let after = changed_taints(before.clone(), changes);
-            if after == before {
+            if after != before {
+                patch["spec"]["taints"] = json!(after);
+            } else if adopted.is_none() {
                 return Ok(());
             }
             // A list is replaced as a whole: the version makes sure that it is the one that was read.
-            let version = node.metadata.resource_version;
-            let patch =
-                Patch::Merge(json!({"metadata": {"resourceVersion": version}, "spec": {"taints": after}}));
-            let params = as_ourselves();
+            patch["metadata"]["resourceVersion"] = json!(node.metadata.resource_version);
+            let (patch, params) = (Patch::Merge(patch), as_ourselves());
             match self.gate.call(term, || self.nodes.patch(name, &params, &patch)).await {
                 Err(Failed::Conflict) => {}
                 done => return done.map(|_| ()),
@@ -286,6 +283,22 @@ impl NodeWriter {
         }
         Err(Failed::Conflict)
     }
+}
+
+/// Metadata of a node that is tied to its claim: our finalizer, its owner, its annotations.
+fn tied(node: &Node, owner: &Value, annotations: &Labels) -> Value {
+    let mut finalizers = node.metadata.finalizers.clone().unwrap_or_default();
+    if !finalizers.iter().any(|finalizer| finalizer == names::TERMINATION_FINALIZER) {
+        finalizers.push(names::TERMINATION_FINALIZER.to_owned());
+    }
+    let mut owners = json!(node.metadata.owner_references.clone().unwrap_or_default());
+    if let Some(owners) = owners.as_array_mut()
+        && !owners.iter().any(|one| one["kind"] == "NodeClaim" && one["uid"] == owner["uid"])
+    {
+        owners.retain(|one| one["kind"] != "NodeClaim");
+        owners.push(owner.clone());
+    }
+    json!({"finalizers": finalizers, "ownerReferences": owners, "annotations": annotations})
 }
 
 /// A label that another manager owns.
