@@ -7,7 +7,7 @@ CARGO ?= cargo
 
 FUZZ_SECONDS ?= 300
 
-.PHONY: crds help demo control-plane test fuzz bench bench-cost bench-karpenter bench-growth bench-warm bench-observe bench-kube bench-build lint fmt docs build tools
+.PHONY: crds help demo control-plane test fuzz bench bench-cost bench-karpenter bench-disrupt bench-growth bench-warm bench-observe bench-kube bench-build lint fmt docs build tools
 
 help: ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,6 +43,9 @@ bench-cost: tools ## Measure what plans cost against proven bounds; writes bench
 
 bench-karpenter: tools ## Measure side by side with Karpenter's own scheduler (needs Go); writes bench/results/karpenter.md
 	$(CARGO) run --release --locked -p assay-bench -- karpenter
+
+bench-disrupt: tools ## Measure disruption plans: time, cost, moves; writes bench/results/disrupt.md
+	$(CARGO) run --release --locked -p assay-bench -- disrupt
 
 bench-growth: tools ## Measure how solving grows with pods, types and nodes; writes bench/results/growth.md
 	$(CARGO) run --release --locked -p assay-bench -- growth

@@ -2,6 +2,7 @@
 //! also be measured on its own, and the long ones only so.
 
 mod cost;
+mod disrupt;
 mod fleet;
 mod growth;
 mod karpenter;
@@ -58,6 +59,12 @@ enum Command {
         #[arg(long)]
         steps: Option<u64>,
     },
+    /// Disruption plans: how long they take, what they save, and what so many moves buy. Some minutes.
+    Disrupt {
+        /// Only `speed`, or sets of pods with this in their names; the page of results is left as it is.
+        #[arg(long, value_name = "TEXT")]
+        only: Option<String>,
+    },
     /// How the time of a solve grows with pods, instance types and nodes.
     Growth,
     /// One pod arriving at 5,000 nodes and 100,000 pods.
@@ -105,6 +112,7 @@ fn main() -> anyhow::Result<()> {
         }
         Command::Fleet => fleet::run(),
         Command::Cost { only, steps } => cost::run(&report::machine(), only.as_deref(), steps),
+        Command::Disrupt { only } => disrupt::run(only.as_deref()),
         Command::Growth => growth::run(),
         Command::Warm => warm::run(),
         Command::Observe => observe::run(),

@@ -47,6 +47,8 @@ pub mod karpenter {
     pub const DISRUPTED_TAINT: &str = "karpenter.sh/disrupted";
     /// Taint on a node that has not registered yet.
     pub const UNREGISTERED_TAINT: &str = "karpenter.sh/unregistered";
+    /// Annotation of a pod: how dear its deletion is to its ReplicaSet.
+    pub const POD_DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
     /// Annotation: hash of the template of a pool, or of the one a claim was made from.
     pub const NODEPOOL_HASH: &str = "karpenter.sh/nodepool-hash";
     /// Annotation: how [`NODEPOOL_HASH`] was computed. Hashes of different versions are not compared.
@@ -175,6 +177,10 @@ pub mod assay {
     pub const HARDWARE_MISMATCH_TAINT: &str = "assay.dev/hardware-mismatch";
     /// Annotation of a pool: what happens to a node whose hardware is not what was bought: `Replace`, `Taint` or `Label`.
     pub const HARDWARE_MISMATCH_POLICY: &str = "assay.dev/hardware-mismatch-policy";
+    /// Annotation of a pool: how long a move must take at most to pay back what it disrupts, such as `1h`; `0s` takes any saving.
+    pub const PAYBACK_PERIOD: &str = "assay.dev/payback-period";
+    /// Annotation of a pool: what evicting one ordinary pod costs, in US dollars.
+    pub const EVICTION_COST: &str = "assay.dev/eviction-cost";
 }
 
 /// Longest label value that Kubernetes accepts.

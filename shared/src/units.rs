@@ -6,6 +6,7 @@
 use std::fmt;
 use std::iter::Sum;
 use std::ops::{Add, AddAssign, Mul, Sub, SubAssign};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -96,6 +97,10 @@ unit!(
 unit!(
     /// A price in US dollars per hour, kept in billionths of a dollar so that sums are exact.
     UsdPerHour(u64)
+);
+unit!(
+    /// An amount of US dollars, in billionths.
+    Usd(u64)
 );
 
 impl Bytes {
@@ -192,6 +197,35 @@ impl UsdPerHour {
         let nano = self.0 as f64;
         nano / Self::NANO
     }
+
+    /// What it comes to over a time.
+    #[must_use]
+    pub fn over(self, time: Duration) -> Usd {
+        const HOUR_MILLIS: u128 = 3_600_000;
+        let product = u128::from(self.0).saturating_mul(time.as_millis());
+        Usd(u64::try_from(product / HOUR_MILLIS).unwrap_or(u64::MAX))
+    }
+}
+
+impl Usd {
+    /// From dollars, rounded to the nearest billionth; `None` where it is negative, not a number or above 10^9.
+    #[must_use]
+    pub fn from_usd(usd: f64) -> Option<Self> {
+        UsdPerHour::from_usd(usd).map(|price| Self(price.0))
+    }
+
+    /// In dollars.
+    #[must_use]
+    pub fn usd(self) -> f64 {
+        UsdPerHour(self.0).usd()
+    }
+}
+
+impl fmt::Display for Usd {
+    /// Four decimals: `$0.0300`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "${:.4}", self.usd())
+    }
 }
 
 impl fmt::Display for UsdPerHour {
@@ -219,6 +253,13 @@ mod tests {
         assert_eq!(Bytes(u64::MAX) + Bytes(1), Bytes(u64::MAX));
         assert_eq!(Bytes(1) - Bytes(2), Bytes::ZERO);
         assert_eq!(MilliCpu(u64::MAX) * 2, MilliCpu(u64::MAX));
+    }
+
+    #[test]
+    fn a_price_comes_to_an_amount_over_time() {
+        let price = UsdPerHour::from_usd(0.2).unwrap();
+        assert_eq!(price.over(Duration::from_secs(900)), Usd::from_usd(0.05).unwrap());
+        assert_eq!(UsdPerHour(u64::MAX).over(Duration::MAX), Usd(u64::MAX));
     }
 
     #[test]

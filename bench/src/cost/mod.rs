@@ -24,8 +24,9 @@ use assay_shared::labels::kubernetes;
 use assay_shared::units::{Bytes, MilliCpu, UsdPerHour};
 
 use self::data::Table;
-use self::pods::PodSet;
+pub(crate) use self::pods::{PodSet, Size};
 use self::problem::NVIDIA;
+pub(crate) use self::problem::problem as problem_of;
 
 /// Steps of the optimiser where it is measured alone: those of a plan.
 fn default_steps() -> u64 {
@@ -133,7 +134,14 @@ fn extract(folder: &Path) -> anyhow::Result<Vec<InstanceType>> {
     Ok(catalogue.instance_types(&NodeClass::with_defaults("default"), |_| None))
 }
 
-fn snapshot(set: &PodSet, types: &[InstanceType]) -> Snapshot {
+/// The sets and the catalogue that consolidation is measured on: those without GPUs, on the sizes of the extract.
+pub(crate) fn placement_sets() -> anyhow::Result<Option<(Vec<PodSet>, Vec<InstanceType>)>> {
+    let Some(folder) = data::folder() else { return Ok(None) };
+    Ok(Some((pods::placement(&folder)?, extract(&folder)?)))
+}
+
+/// Its pods, waiting.
+pub(crate) fn snapshot(set: &PodSet, types: &[InstanceType]) -> Snapshot {
     let mut pods = Vec::new();
     for (index, (size, count)) in set.sizes.iter().enumerate() {
         let mut requests = ResourceList {

@@ -7,17 +7,24 @@ use super::data::Table;
 
 /// What one pod asks for.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Size {
-    pub(super) milli_cpu: u64,
-    pub(super) memory_mib: u64,
-    pub(super) gpus: u64,
+pub(crate) struct Size {
+    pub(crate) milli_cpu: u64,
+    pub(crate) memory_mib: u64,
+    pub(crate) gpus: u64,
+}
+
+impl Size {
+    /// That of requests without GPUs.
+    pub(crate) fn of(requests: &assay_core::model::ResourceList) -> Self {
+        Self { milli_cpu: requests.cpu.0, memory_mib: requests.memory.as_mib(), gpus: 0 }
+    }
 }
 
 /// Pods by size.
 #[derive(Debug, Clone)]
-pub(super) struct PodSet {
-    pub(super) name: String,
-    pub(super) sizes: BTreeMap<Size, u64>,
+pub(crate) struct PodSet {
+    pub(crate) name: String,
+    pub(crate) sizes: BTreeMap<Size, u64>,
 }
 
 impl PodSet {
@@ -121,6 +128,12 @@ fn dlrm(folder: &Path, role: &str, every: usize, what: &str) -> anyhow::Result<P
         (cpu <= 64).then_some((cpu * 1000, memory, whole(number(row.cell("gpu_request")))))
     });
     Ok(PodSet::new(&format!("DLRM {what}"), rows))
+}
+
+/// Those that consolidation is measured on.
+pub(super) fn placement(folder: &Path) -> anyhow::Result<Vec<PodSet>> {
+    let openb = openb(folder, "default", |cards| cards == 0, "CPU only")?;
+    Ok(vec![karpenter(1000), karpenter(5000), openb, mixed(), awkward()])
 }
 
 /// All of them.

@@ -12,7 +12,7 @@ use super::pods::PodSet;
 pub(super) const NVIDIA: &str = "nvidia.com/gpu";
 
 /// The pods on these types: CPU, memory, GPUs and pod slots. Types that cannot be bought are left out.
-pub(super) fn problem(set: &PodSet, types: &[InstanceType]) -> Problem {
+pub(crate) fn problem(set: &PodSet, types: &[InstanceType]) -> Problem {
     let bins: Vec<BinKind> = types
         .iter()
         .filter_map(|one| {

@@ -5,6 +5,8 @@
 mod catalog;
 mod crds;
 mod demo;
+mod disrupt;
+mod input;
 pub(crate) mod narration;
 mod output;
 mod plan;
@@ -36,6 +38,8 @@ struct Arguments {
 enum Command {
     /// Decide offline what to buy for the pods in some manifests.
     Plan(plan::Arguments),
+    /// Decide offline which nodes of a cluster can go, and what takes their place.
+    Disrupt(disrupt::Arguments),
     /// Show the whole loop on this machine: buy, measure, relabel, replace, give back. No cluster, no cloud account.
     Demo(demo::Arguments),
     /// Play a scenario in virtual time: pods, a cloud with its faults, machines that differ from the catalogue.
@@ -69,6 +73,7 @@ pub fn main() -> ExitCode {
         Command::Demo(arguments) => demo::run(&arguments, &mut out),
         Command::Simulate(arguments) => simulate::run(&arguments, &mut out),
         Command::Plan(arguments) => plan::run(&arguments, &mut out),
+        Command::Disrupt(arguments) => disrupt::run(&arguments, &mut out),
         Command::Catalog(arguments) => catalog::run(&arguments, &mut out),
         Command::Serve(arguments) => serve::run(&arguments),
         Command::Crds(arguments) => crds::run(&arguments, &mut out),

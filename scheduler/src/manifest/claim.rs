@@ -173,6 +173,11 @@ impl ClaimObject {
         self.annotations.get(key).filter(|_| is_ours).cloned()
     }
 
+    /// Whether this is its name.
+    pub(super) fn is_called(&self, name: &str) -> bool {
+        self.name == name
+    }
+
     /// The name of its pool.
     pub(crate) fn pool(&self) -> Option<&String> {
         self.pool.as_ref()

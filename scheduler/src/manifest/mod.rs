@@ -20,6 +20,7 @@ mod defaults;
 mod disruption_budget;
 mod document;
 mod error;
+mod facts;
 mod gang;
 mod node;
 mod node_terms;
@@ -37,8 +38,8 @@ use std::sync::Arc;
 
 use assay_core::catalog::types_of_pools;
 use assay_core::model::{
-    DaemonSet, Labels, Node, NodeClass, NodePool, Plan, Pod, PodId, PodSpec, PoolReason, ReasonCode,
-    Snapshot, Unschedulable,
+    DaemonSet, DisruptionFacts, Labels, Node, NodeClass, NodePool, Plan, Pod, PodId, PodSpec, PoolReason,
+    ReasonCode, Snapshot, StaticPool, Unschedulable,
 };
 
 pub use document::{Source, read_sources};
@@ -80,6 +81,9 @@ pub struct Manifests {
     pub pools: Vec<NodePool>,
     /// Names of static pools, for which nothing is bought.
     pub static_pools: Vec<String>,
+    /// What only `disrupt` asks about; claims' part is joined once nodes are known.
+    disruption: DisruptionFacts,
+    of_claims: facts::OfClaims,
     /// Machines on their way, as far as their objects tell.
     claims: Vec<claim::ClaimObject>,
     /// Node classes.
@@ -116,22 +120,27 @@ impl Manifests {
     ) -> Snapshot {
         let mut classes: BTreeMap<String, NodeClass> =
             self.classes.into_iter().map(|class| (class.name.clone(), class)).collect();
-        for pool in &self.pools {
+        let static_pools: Vec<NodePool> =
+            self.disruption.static_pools.iter().map(|one| one.pool.clone()).collect();
+        for pool in self.pools.iter().chain(&static_pools) {
             let class = || NodeClass::with_defaults(&pool.node_class);
             classes.entry(pool.node_class.clone()).or_insert_with(class);
         }
         let classes: Vec<NodeClass> = classes.into_values().collect();
         let mut snapshot = Snapshot {
-            instance_types: types_of_pools(&classes, &self.pools, instance_types),
+            instance_types: types_of_pools(&classes, self.pools.iter().chain(&static_pools), instance_types),
             pods: self.pods,
             daemon_sets: self.daemon_sets,
             nodes: self.nodes,
             pools: self.pools,
             classes,
+            disruption: self.disruption,
             ..Snapshot::default()
         };
+        self.of_claims.join(&self.claims, &snapshot.nodes, &mut snapshot.disruption);
+        let pools: Vec<&NodePool> = snapshot.pools.iter().chain(&static_pools).collect();
         let claims = self.claims.iter().map(|object| {
-            let pool = snapshot.pools.iter().find(|pool| object.pool() == Some(&pool.name));
+            let pool = pools.iter().copied().find(|pool| object.pool() == Some(&pool.name));
             let types = snapshot.instance_types.get(object.node_class(pool));
             let node = snapshot.nodes.iter().find(|node| object.is_of(node)).map(|node| &node.name);
             object.resolve(Around { pool, types: types.map_or(&[], |types| types.as_slice()), node })
@@ -191,33 +200,46 @@ impl Reader {
             }
             "Node" => {
                 let meta = self.meta(document)?;
-                self.read.nodes.push(node::read(document, &meta, &mut warnings)?);
+                let node = node::read(document, &meta, &mut warnings)?;
+                self.read.disruption.nodes.insert(Arc::clone(&node.name), facts::of_node(document)?);
+                self.read.nodes.push(node);
             }
             "NodePool" => {
                 let meta = self.meta(document)?;
                 let name = meta.name.clone();
-                match pool::read(document, meta, &mut warnings)? {
-                    Some(pool) => {
+                match pool::read_any(document, meta, &mut warnings)? {
+                    (pool, None) => {
                         let problem =
                             format!("no AKSNodeClass {} is given: taken with defaults", pool.node_class);
                         let told = document.error("spec.template.spec.nodeClassRef.name", problem);
                         self.class_refs.push((pool.node_class.clone(), told.to_string()));
                         self.read.pools.push(pool);
                     }
-                    None => self.read.static_pools.push(name),
+                    (pool, Some(replicas)) => {
+                        warnings.push(pool::static_pool(document));
+                        self.read.static_pools.push(name);
+                        self.read.disruption.static_pools.push(StaticPool { pool, replicas });
+                    }
                 }
             }
             "NodeClaim" => {
                 let meta = self.meta(document)?;
+                let name = meta.name.clone();
                 self.read.claims.push(claim::read(document, meta)?);
+                self.read.of_claims.read(document, &name)?;
             }
             "AKSNodeClass" => {
                 let meta = self.meta(document)?;
                 self.read.classes.push(class::read(document, &meta)?);
+                let facts = facts::of_class(document)?;
+                self.read.disruption.classes.insert(meta.name, facts);
+            }
+            "PodDisruptionBudget" => {
+                let meta = self.meta(document)?;
+                self.read.disruption.budgets.push(disruption_budget::read(document, &meta)?);
             }
             // Read before, or by Kubernetes, or by later decisions.
             "Namespace"
-            | "PodDisruptionBudget"
             | "StorageClass"
             | "PersistentVolume"
             | "PersistentVolumeClaim"
@@ -262,9 +284,19 @@ impl Reader {
         };
         self.owned.extend(meta.owners());
         self.read.warnings.extend(gang::two_groups(document, "metadata.labels"));
-        match pod::read(document, &meta, &self.context) {
-            Ok(pod) => {
+        let read =
+            pod::read(document, &meta, &self.context).and_then(|pod| Ok((pod, facts::is_unready(document)?)));
+        match read {
+            Ok((pod, is_unready)) => {
                 let pod = self.interned(pod);
+                if is_unready {
+                    self.read.disruption.unready.insert(pod.id.clone());
+                }
+                if pod.terminating.is_some()
+                    && meta.owner_references.iter().any(|one| one.kind == "StatefulSet")
+                {
+                    self.read.disruption.returning.insert(pod.id.clone());
+                }
                 self.read.pods.push(pod);
             }
             Err(error) => self.read.invalid_pods.push((meta.pod_id(), error.to_string())),

@@ -4,11 +4,12 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use assay_core::model::{
-    Budget, BudgetNodes, ConsolidationPolicy, DisruptionPolicy, Labels, Limits, MismatchPolicy, NodePool,
-    Wait,
+    Budget, BudgetNodes, BudgetWindow, ConsolidationPolicy, DisruptionPolicy, Labels, Limits, MismatchPolicy,
+    NodePool, PaybackRule, Schedule, Wait,
 };
 use assay_core::requirement::{Operator, Requirement};
-use assay_shared::labels::assay::HARDWARE_MISMATCH_POLICY;
+use assay_shared::labels::assay::{EVICTION_COST, HARDWARE_MISMATCH_POLICY, PAYBACK_PERIOD};
+use assay_shared::units::Usd;
 use serde::Deserialize;
 
 use super::document::Document;
@@ -96,10 +97,24 @@ pub(crate) fn read(
 ) -> Result<Option<NodePool>, ManifestError> {
     let PoolObject { spec } = document.typed()?;
     if spec.replicas.is_some() {
-        let problem = "a static pool: nothing is bought for it";
-        warnings.push(document.error("spec.replicas", problem));
+        warnings.push(static_pool(document));
         return Ok(None);
     }
+    read_any(document, meta, warnings).map(|(pool, _)| Some(pool))
+}
+
+/// What is said of a static pool.
+pub(super) fn static_pool(document: &Document) -> ManifestError {
+    document.error("spec.replicas", "a static pool: nothing is bought for it")
+}
+
+/// A pool, and how many nodes it has where it is a static one.
+pub(super) fn read_any(
+    document: &Document,
+    meta: Meta,
+    warnings: &mut Vec<ManifestError>,
+) -> Result<(NodePool, Option<u64>), ManifestError> {
+    let PoolObject { spec } = document.typed()?;
     let template = &spec.template.spec;
     let path = "spec.template.spec";
     if let Some(weight) = spec.weight.filter(|weight| !(1..=100).contains(weight)) {
@@ -146,8 +161,10 @@ pub(crate) fn read(
                 document
                     .error(&field, format!("expected a number or a percentage up to 100%, found {nodes:?}"))
             })?;
-            check_budget(document, &format!("spec.disruption.budgets[{index}]"), budget)?;
-            policy.budgets.push(Budget { nodes, reasons: budget.reasons.clone() });
+            let path = format!("spec.disruption.budgets[{index}]");
+            check_budget(document, &path, budget)?;
+            let window = window(document, &path, budget, warnings);
+            policy.budgets.push(Budget { nodes, reasons: budget.reasons.clone(), window });
         }
     }
     let mismatch_policy = match meta.annotations.get(HARDWARE_MISMATCH_POLICY).map(String::as_str) {
@@ -159,6 +176,7 @@ pub(crate) fn read(
             return Err(document.error(&field, format!("expected Replace, Taint or Label, found {other:?}")));
         }
     };
+    policy.payback = payback(document, &meta.annotations)?;
     let grace = template.termination_grace_period.as_deref();
     let requirements =
         node_terms::requirements(document, &format!("{path}.requirements"), &template.requirements)?;
@@ -184,7 +202,7 @@ pub(crate) fn read(
             return Err(document.error(&format!("{path}.taints"), problem));
         }
     }
-    Ok(Some(NodePool {
+    let pool = NodePool {
         name: meta.name,
         node_class: Some(&template.node_class_ref.name)
             .filter(|name| !name.is_empty())
@@ -206,7 +224,23 @@ pub(crate) fn read(
         template_hash: hash::of_node_pool(&document.value),
         problem: None,
         deleting: meta.deletion_timestamp.is_some(),
-    }))
+    };
+    Ok((pool, spec.replicas))
+}
+
+/// What a pool says of how much a move must be worth.
+fn payback(document: &Document, annotations: &Labels) -> Result<PaybackRule, ManifestError> {
+    let at = |key: &str| format!("metadata.annotations[{key}]");
+    let period = annotations.get(PAYBACK_PERIOD);
+    let eviction = annotations.get(EVICTION_COST).map(|text| {
+        text.parse::<f64>().ok().and_then(Usd::from_usd).ok_or_else(|| {
+            document.error(&at(EVICTION_COST), format!("expected US dollars such as 0.001, found {text:?}"))
+        })
+    });
+    Ok(PaybackRule {
+        period: period.map(|text| duration(document, &at(PAYBACK_PERIOD), text)).transpose()?,
+        eviction: eviction.transpose()?,
+    })
 }
 
 /// Schedules that have a name.
@@ -241,6 +275,27 @@ fn check_budget(document: &Document, path: &str, budget: &BudgetObject) -> Resul
         Ok(())
     } else {
         Err(document.error(path, "expected schedule and duration together, found one of them"))
+    }
+}
+
+/// When a budget counts. A schedule that passes the API server and still says nothing is told, and lets nothing go.
+fn window(
+    document: &Document,
+    path: &str,
+    budget: &BudgetObject,
+    warnings: &mut Vec<ManifestError>,
+) -> BudgetWindow {
+    let (Some(schedule), Some(text)) = (&budget.schedule, &budget.duration) else {
+        return BudgetWindow::Always;
+    };
+    match (Schedule::parse(schedule), parse_duration(text)) {
+        (Ok(schedule), Some(duration)) => BudgetWindow::From(Box::new(schedule), duration),
+        (Err(error), _) => {
+            let told = document.error(&format!("{path}.schedule"), format!("{error}: nothing goes"));
+            warnings.push(told);
+            BudgetWindow::Malformed(error.to_string())
+        }
+        (_, None) => BudgetWindow::Malformed(format!("duration {text:?}")),
     }
 }
 

@@ -1,6 +1,7 @@
 //! Whether a plan keeps the rules. It knows the rules and nothing of how plans are made: it reads model types only.
 
 mod claims;
+mod disruption;
 mod domains;
 mod existing;
 mod fits;
@@ -19,6 +20,7 @@ use std::collections::BTreeSet;
 
 use assay_shared::units::UsdPerHour;
 
+pub use self::disruption::check_disruption;
 pub use self::fits::{Misfit, pod_fits_node};
 pub use self::ledger::Ledger;
 pub use self::violation::Violation;

@@ -97,6 +97,14 @@ pub enum Violation {
         /// What the plan says.
         stated: Totals,
     },
+    /// A node that may not go, or not so.
+    #[error("{node}: {detail}")]
+    Disruption {
+        /// The node, or the pod.
+        node: String,
+        /// What is wrong.
+        detail: String,
+    },
     /// A bound above a cost that was reached.
     #[error("the lower bound {bound} is above the price {price}")]
     LowerBound {

@@ -64,6 +64,7 @@ pub use machine::{Ending, Machine};
 pub use pools::PoolStatus;
 pub use record::labels_of;
 pub use release::LeaveReason;
+pub(crate) use termination::disrupted_taint;
 
 use crate::catalog::{Catalog, InstanceType};
 use crate::model::{DaemonSet, DisruptionBudget, Node, NodeClass, NodePool, Pod, PodId, Timestamp};

@@ -401,6 +401,7 @@ fn snapshot(engine: &Engine, now: Timestamp) -> Snapshot {
         instance_types: types_of_pools(&classes, pools.iter(), |class| engine.instance_types(now, class)),
         pools,
         classes,
+        disruption: Default::default(),
     }
 }
 

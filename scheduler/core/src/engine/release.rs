@@ -217,7 +217,7 @@ impl Engine {
     /// already; `leaving` says whether those do that only wait for places. `asking` itself does not count. After `sort_out`.
     pub(super) fn allowed(&self, pool: &NodePool, reason: LeaveReason, leaving: bool, asking: &str) -> u64 {
         let (total, going) = self.roll.going(&pool.name, leaving, asking);
-        allowed_disruptions(&pool.disruption.budgets, reason.as_str(), total, going)
+        allowed_disruptions(&pool.disruption.budgets, reason.as_str(), self.now, total, going)
     }
 
     /// How many nodes of a pool may go now, for each reason that budgets know of and we have.

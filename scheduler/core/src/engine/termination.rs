@@ -22,7 +22,7 @@ use crate::model::{Labels, Taint, TaintEffect, Timestamp};
 const MIN_DRAIN: Duration = Duration::from_secs(5);
 
 /// Karpenter's taint on a node that goes.
-pub(super) fn disrupted_taint() -> Taint {
+pub(crate) fn disrupted_taint() -> Taint {
     Taint {
         key: karpenter::DISRUPTED_TAINT.to_owned(),
         value: String::new(),

@@ -6,6 +6,7 @@
 mod change;
 mod claim;
 mod class;
+mod disruption;
 mod disruption_budget;
 mod gang;
 mod market;
@@ -14,6 +15,7 @@ mod plan;
 mod pod;
 mod pool;
 mod resources;
+mod schedule;
 mod snapshot;
 mod taint;
 mod time;
@@ -25,6 +27,7 @@ use std::collections::BTreeMap;
 pub use change::Change;
 pub use claim::{ClaimState, NodeClaim};
 pub use class::{ClassReadiness, CpuManagerPolicy, NodeClass, TopologyManagerPolicy};
+pub use disruption::{ClassFacts, DisruptionFacts, Drift, NodeCondition, NodeFacts, StaticPool};
 pub use disruption_budget::DisruptionBudget;
 pub use gang::{Gang, GangScope};
 pub use market::Market;
@@ -35,9 +38,11 @@ pub use plan::{
 };
 pub use pod::{AlignedRequest, DaemonSet, Pod, PodId, PodOwner, PodPhase, PodSpec, PreferredTerm, Rejection};
 pub use pool::{
-    Budget, BudgetNodes, ConsolidationPolicy, DisruptionPolicy, Limits, MismatchPolicy, NodePool, Wait,
+    Budget, BudgetNodes, BudgetWindow, ConsolidationPolicy, DisruptionPolicy, Limits, MismatchPolicy,
+    NodePool, PaybackRule, Wait,
 };
 pub use resources::ResourceList;
+pub use schedule::{Schedule, ScheduleError};
 pub use snapshot::Snapshot;
 pub use taint::{Taint, TaintEffect, Toleration, TolerationOperator, untolerated};
 pub use time::Timestamp;

@@ -4,8 +4,9 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use assay_shared::labels::hardware;
+use assay_shared::units::Usd;
 
-use super::{Labels, ResourceList, Taint};
+use super::{Labels, ResourceList, Schedule, Taint, Timestamp};
 use crate::requirement::{Operator, Requirement};
 
 /// One `NodePool`.
@@ -109,6 +110,17 @@ pub struct DisruptionPolicy {
     pub consolidate_after: Wait,
     /// How many nodes may go at once.
     pub budgets: Vec<Budget>,
+    /// What a move must be worth, where the pool says.
+    pub payback: PaybackRule,
+}
+
+/// What a pool says of how much a move must be worth; what it leaves out is as for all.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PaybackRule {
+    /// How long what is bought now can be expected to stay as it is. Zero: any saving will do.
+    pub period: Option<Duration>,
+    /// What evicting one ordinary pod costs.
+    pub eviction: Option<Usd>,
 }
 
 impl Default for DisruptionPolicy {
@@ -117,7 +129,8 @@ impl Default for DisruptionPolicy {
         Self {
             consolidation_policy: ConsolidationPolicy::WhenEmptyOrUnderutilized,
             consolidate_after: Wait::After(Duration::ZERO),
-            budgets: vec![Budget { nodes: BudgetNodes::Percent(10), reasons: Vec::new() }],
+            budgets: vec![Budget::always(BudgetNodes::Percent(10))],
+            payback: PaybackRule::default(),
         }
     }
 }
@@ -149,6 +162,42 @@ pub struct Budget {
     pub nodes: BudgetNodes,
     /// For which reasons; empty is all.
     pub reasons: Vec<String>,
+    /// At which times.
+    pub window: BudgetWindow,
+}
+
+impl Budget {
+    /// So many at any time, for any reason.
+    #[must_use]
+    pub const fn always(nodes: BudgetNodes) -> Self {
+        Self { nodes, reasons: Vec::new(), window: BudgetWindow::Always }
+    }
+}
+
+/// When a budget counts.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum BudgetWindow {
+    /// At any time.
+    #[default]
+    Always,
+    /// For so long from each beginning.
+    From(Box<Schedule>, Duration),
+    /// Nobody knows, for this reason: nothing goes.
+    Malformed(String),
+}
+
+impl BudgetWindow {
+    /// Whether the budget counts at a moment. Like upstream, a schedule that never begins counts at all times.
+    #[must_use]
+    pub fn is_open(&self, now: Timestamp) -> bool {
+        match self {
+            Self::Always | Self::Malformed(_) => true,
+            Self::From(schedule, duration) => {
+                let length = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+                schedule.next(Timestamp(now.0.saturating_sub(length))).is_none_or(|begins| begins <= now)
+            }
+        }
+    }
 }
 
 /// A number of nodes.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::{DaemonSet, Node, NodeClaim, NodeClass, NodePool, Pod, Timestamp};
+use super::{DaemonSet, DisruptionFacts, Node, NodeClaim, NodeClass, NodePool, Pod, Timestamp};
 use crate::catalog::InstanceType;
 
 /// The input of `solve` and `disrupt`. Equal snapshots give equal plans.
@@ -17,7 +17,7 @@ pub struct Snapshot {
     pub daemon_sets: Vec<DaemonSet>,
     /// All nodes.
     pub nodes: Vec<Node>,
-    /// Claims whose node has not joined yet.
+    /// Claims; `solve` needs those whose node has not joined yet, `disrupt` all.
     pub node_claims: Vec<NodeClaim>,
     /// All pools.
     pub pools: Vec<NodePool>,
@@ -25,6 +25,8 @@ pub struct Snapshot {
     pub classes: Vec<NodeClass>,
     /// What pools could buy, by [`NodePool::types_key`]: the catalogue, refined by what was measured.
     pub instance_types: BTreeMap<String, Arc<Vec<InstanceType>>>,
+    /// What only `disrupt` asks about.
+    pub disruption: DisruptionFacts,
 }
 
 impl Snapshot {

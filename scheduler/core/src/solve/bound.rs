@@ -7,8 +7,10 @@
 
 use assay_shared::units::UsdPerHour;
 
+use super::Solver;
 use super::axes::{Amounts, fits, real};
 use super::catalog::Catalog;
+use crate::model::ResourceList;
 
 /// Room and price of something to buy.
 #[derive(Debug, Clone)]
@@ -116,6 +118,26 @@ pub(super) struct Demand {
     pub(super) count: u64,
     /// Offerings they may use, by shape.
     pub(super) masks: Vec<u64>,
+}
+
+impl Solver {
+    /// What each of these amounts is worth by the dual prices of covering all of them.
+    pub(super) fn worth(&self, amounts: &[ResourceList]) -> Vec<f64> {
+        let catalog = &self.catalog;
+        let amounts: Vec<Amounts> = amounts.iter().map(|list| catalog.axes.amounts(list)).collect();
+        let mut total = Amounts::from_elem(0, catalog.axes.len());
+        for one in &amounts {
+            total.iter_mut().zip(one).for_each(|(sum, amount)| *sum = sum.saturating_add(*amount));
+        }
+        let columns = catalog.shapes.iter().filter_map(|shape| {
+            let price = shape.list_price(shape.available & shape.paid)?;
+            Some(Column { room: shape.room.clone(), price })
+        });
+        let prices = dual_prices(&columns.collect::<Vec<_>>(), &total);
+        let worth =
+            |one: &Amounts| one.iter().zip(&prices).map(|(amount, price)| real(*amount) * price).sum();
+        amounts.iter().map(worth).collect()
+    }
 }
 
 /// No plan can place these pods on new machines for less.

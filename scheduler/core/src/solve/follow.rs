@@ -145,6 +145,20 @@ impl Solver {
         self.counts.forget_changes();
     }
 
+    /// Decides from now on as if a node and its pods were gone, except that it still counts against limits.
+    pub(super) fn set_aside(&mut self, name: &Arc<str>) {
+        self.machines.aside.insert(Arc::clone(name));
+        self.renew_place(name);
+        self.counts.forget_changes();
+    }
+
+    /// Takes that back.
+    pub(super) fn put_back(&mut self, name: &Arc<str>) {
+        self.machines.aside.remove(name);
+        self.renew_place(name);
+        self.counts.forget_changes();
+    }
+
     fn note_node(&mut self, name: &Arc<str>, node: Option<Arc<Node>>) {
         let names = self.machines.names_beside_node(name);
         self.count_machines(&names, false);
@@ -268,6 +282,7 @@ impl Solver {
         let pods: Vec<Arc<Pod>> = self.bound.pods().cloned().collect();
         let bound: Vec<&Pod> = pods.iter().map(|pod| &**pod).collect();
         let mut fresh = Self::new(market, &bound, &[]);
+        fresh.machines.aside.clone_from(&self.machines.aside);
         pods.iter().cloned().map(Change::Pod).for_each(|change| fresh.apply(change));
         self.machines.nodes().cloned().map(Change::Node).for_each(|change| fresh.apply(change));
         self.machines.claims().cloned().map(Change::Claim).for_each(|change| fresh.apply(change));

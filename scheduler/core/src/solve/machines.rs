@@ -8,7 +8,7 @@ use std::ops::{Index, IndexMut};
 use std::sync::Arc;
 
 use assay_shared::labels::karpenter;
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::limits::Held;
 use super::place::{Place, Site};
@@ -26,6 +26,8 @@ pub(super) struct Machines {
     claims: FxHashMap<Arc<str>, Arc<NodeClaim>>,
     /// Claims by the node that they say is theirs.
     claims_of: FxHashMap<Arc<str>, BTreeSet<Arc<str>>>,
+    /// Names that are passed over: they count against limits and have no place.
+    pub(super) aside: FxHashSet<Arc<str>>,
 }
 
 impl Index<usize> for Machines {
@@ -130,6 +132,9 @@ impl Machines {
 
     /// What the place of a name is by what was noted; `None` where there is no such place.
     pub(super) fn site(&self, name: &str, market: &Market) -> Option<Site> {
+        if self.aside.contains(name) {
+            return None;
+        }
         if let Some(node) = self.nodes.get(name) {
             let claim = self.claims_of.get(name).and_then(BTreeSet::first).map_or(name, |claim| claim);
             return Some(Site::of_node(node, self.claims.get(claim).map(|claim| &**claim), market));

@@ -25,9 +25,10 @@ pub(super) struct Document {
     stats: Stats,
 }
 
+/// A machine to buy.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Claim {
+pub(in crate::cli) struct Claim {
     name: String,
     node_pool: String,
     instance_type: String,
@@ -151,7 +152,8 @@ fn reason(reason: &PoolReason) -> Reason {
     Reason { node_pool: pool.clone(), reason: reason.as_str(), detail: detail.clone(), fix: fix.clone() }
 }
 
-fn claim(snapshot: &Snapshot, claim: &PlannedClaim, explain: bool) -> Claim {
+/// A machine to buy, as a document.
+pub(in crate::cli) fn claim(snapshot: &Snapshot, claim: &PlannedClaim, explain: bool) -> Claim {
     Claim {
         name: claim.name.clone(),
         node_pool: claim.pool.clone(),
@@ -191,7 +193,7 @@ fn explanation(snapshot: &Snapshot, claim: &PlannedClaim) -> Explanation {
 }
 
 /// Most memory this process ever had resident; zero where the system does not tell.
-fn peak_rss() -> Bytes {
+pub(in crate::cli) fn peak_rss() -> Bytes {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
     let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());

@@ -55,6 +55,10 @@ enum Step {
     ClaimGone {
         claim: usize,
     },
+    /// Somebody asks where the pods of a node would go without it, and nothing comes of it.
+    LookedAtWithout {
+        node: usize,
+    },
     /// The pods that wait are placed, and the plan is carried out.
     Planned,
     DaemonSetComes {
@@ -82,6 +86,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (some(), any::<bool>()).prop_map(|(claim, started)| Step::ClaimJoins { claim, started }),
         1 => some().prop_map(|claim| Step::ClaimEnds { claim }),
         1 => some().prop_map(|claim| Step::ClaimGone { claim }),
+        2 => some().prop_map(|node| Step::LookedAtWithout { node }),
         4 => Just(Step::Planned),
         1 => (1_u64..300, any::<bool>()).prop_map(|(cpu, port)| Step::DaemonSetComes { cpu, port }),
         1 => some().prop_map(|offer| Step::OfferGoes { offer }),
@@ -223,6 +228,7 @@ impl Followed {
                 let claim = snapshot.node_claims.swap_remove(index);
                 self.tell(Change::ClaimGone(claim.name));
             }
+            Step::LookedAtWithout { node } => return self.look_without(*node),
             Step::Planned => return self.plan(),
             Step::DaemonSetComes { cpu, port } => {
                 let mut spec = spec(*cpu, 50);
@@ -245,6 +251,40 @@ impl Followed {
                 }
                 self.set_market();
             }
+        }
+        Ok(())
+    }
+
+    /// Compares what both decide where a node is set aside: the other has none of it.
+    fn look_without(&mut self, node: usize) -> Result<(), TestCaseError> {
+        let Some(index) = chosen(&self.snapshot.nodes, node) else { return Ok(()) };
+        let name = Arc::clone(&self.snapshot.nodes[index].name);
+        let mut without = self.snapshot.clone();
+        without.pods.retain(|pod| !pod.is_pending());
+        let here = |pod: &Pod| pod.node.as_ref() == Some(&name);
+        without.pods.retain(|pod| !here(pod) || pod.is_reschedulable());
+        for pod in without.pods.iter_mut().filter(|pod| here(pod)) {
+            (pod.node, pod.phase) = (None, PodPhase::Pending);
+        }
+        without.nodes.remove(index);
+        let pods: Vec<&Pod> = without.pods.iter().filter(|pod| pod.is_pending()).collect();
+        let options = SolveOptions { steps: 2_000_000, ..SolveOptions::default() };
+        self.warm.set_aside(&name);
+        let plan = self.warm.decide(&pods, &options);
+        self.warm.put_back(&name);
+        // A node of a pool still counts against limits, and pods of gangs and with volumes still are among those that run.
+        let node = &self.snapshot.nodes[index];
+        let pooled = node.label(karpenter::NODEPOOL).is_some()
+            || self
+                .snapshot
+                .node_claims
+                .iter()
+                .any(|claim| claim.node.as_ref() == Some(&name) || claim.name == name);
+        let plain = pods.iter().all(|pod| pod.gang.is_none() && pod.volumes.is_empty());
+        if !pooled && plain {
+            let fresh = solve(&without, &options);
+            prop_assert_eq!(summary(&without, &plan), summary(&without, &fresh));
+            prop_assert_eq!(plan, fresh);
         }
         Ok(())
     }
