@@ -50,22 +50,65 @@ impl InstanceTypes for Given {
 #[derive(Debug, Clone)]
 enum Step {
     PodsCome(Box<Kind>),
-    PodBound { pod: usize, node: usize },
-    PodChanges { pod: usize, how: usize },
-    PodGone { pod: usize },
-    NodeJoins { cores: u64, zone: usize },
-    NodeChanges { node: usize, how: usize },
-    NodeGone { node: usize },
-    Launched { claim: usize },
-    LaunchFailed { claim: usize, how: usize },
-    Boots { claim: usize },
-    Reports { node: usize, percent: u64, vendor: bool },
-    ClaimDeleting { claim: usize },
-    InstanceGone { claim: usize },
-    Preempted { node: usize },
-    PoolChanges { pool: usize, how: usize },
-    DaemonSetChanges { cpu: u64, which: usize },
-    TimePasses { seconds: u64 },
+    PodBound {
+        pod: usize,
+        node: usize,
+    },
+    PodChanges {
+        pod: usize,
+        how: usize,
+    },
+    PodGone {
+        pod: usize,
+    },
+    NodeJoins {
+        cores: u64,
+        zone: usize,
+    },
+    NodeChanges {
+        node: usize,
+        how: usize,
+    },
+    NodeGone {
+        node: usize,
+    },
+    Launched {
+        claim: usize,
+    },
+    LaunchFailed {
+        claim: usize,
+        how: usize,
+    },
+    Boots {
+        claim: usize,
+    },
+    /// Every machine on its way joins and is used as planned.
+    AllBoot,
+    Reports {
+        node: usize,
+        percent: u64,
+        vendor: bool,
+    },
+    ClaimDeleting {
+        claim: usize,
+    },
+    InstanceGone {
+        claim: usize,
+    },
+    Preempted {
+        node: usize,
+    },
+    PoolChanges {
+        pool: usize,
+        how: usize,
+    },
+    DaemonSetChanges {
+        cpu: u64,
+        which: usize,
+    },
+    TimePasses {
+        seconds: u64,
+    },
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -87,7 +130,8 @@ fn step() -> impl Strategy<Value = Step> {
     let claims = prop_oneof![
         3 => some().prop_map(|claim| Step::Launched { claim }),
         1 => (some(), some()).prop_map(|(claim, how)| Step::LaunchFailed { claim, how }),
-        4 => some().prop_map(|claim| Step::Boots { claim }),
+        2 => some().prop_map(|claim| Step::Boots { claim }),
+        4 => Just(Step::AllBoot),
         1 => some().prop_map(|claim| Step::ClaimDeleting { claim }),
         1 => some().prop_map(|claim| Step::InstanceGone { claim }),
     ];
@@ -201,11 +245,15 @@ impl World {
                     Arc::make_mut(&mut pod.annotations)
                         .insert(karpenter::DO_NOT_DISRUPT.to_owned(), value.to_owned());
                 };
+                let now = self.now;
                 match how % 4 {
                     0 => pod.phase = PodPhase::Finished,
                     1 => pod.terminating = Some(self.now),
                     2 => protect(&mut pod, "true"),
-                    _ => protect(&mut pod, "3m"),
+                    _ => {
+                        pod.created = now;
+                        protect(&mut pod, "3m");
+                    }
                 }
                 Event::PodApplied(Box::new(pod))
             }
@@ -251,33 +299,37 @@ impl World {
                 };
                 Event::LaunchFailed { claim: claim.name, error }
             }
-            Step::Boots { claim } => {
-                let claim = self.claim(*claim).filter(|claim| claim.node.is_none())?;
-                self.tell(launched(&claim));
-                // Every other one has another name than its claim.
-                let own = if self.made.is_multiple_of(2) {
-                    claim.name.to_string()
-                } else {
-                    format!("{}-vm", claim.name)
-                };
-                let mut joined = node(&own, 1, 1, &[]);
-                joined.labels = claim.labels;
-                joined.taints = claim.taints.into_iter().chain(claim.startup_taints).collect();
-                joined.capacity = claim.capacity;
-                joined.allocatable = claim.allocatable;
-                joined.provider_id = format!("azure:///{}", claim.name);
-                Event::NodeApplied(Box::new(joined))
+            Step::Boots { claim } => self.boots(self.claim(*claim)?)?,
+            Step::AllBoot => {
+                let claims: Vec<NodeClaim> =
+                    self.engine.machines.values().map(|machine| machine.claim.clone()).collect();
+                for claim in claims {
+                    if let Some(event) = self.boots(claim) {
+                        self.tell(event);
+                    }
+                }
+                self.pass(400);
+                let pods: Vec<Pod> = self.engine.pods().filter(|pod| pod.node.is_none()).cloned().collect();
+                for mut pod in pods {
+                    let target = self.engine.nomination(&pod.id).map(|target| self.engine.place_of(target));
+                    pod.node = target.filter(|name| self.engine.nodes.contains_key(name));
+                    pod.phase = if pod.node.is_some() { PodPhase::Running } else { pod.phase };
+                    self.tell(Event::PodApplied(Box::new(pod)));
+                }
+                Event::Tick
             }
             Step::Reports { node, percent, vendor } => {
                 let node = self.node(*node)?;
-                let bought = self.engine.machine_on(&node.name).map(|machine| machine.bought.capacity.memory);
-                let mut report = HardwareReport::default();
-                report.identity.vm_id = Fact::Measured(format!("vm-{}", node.name));
-                let memory = Bytes(bought.unwrap_or(Bytes::gib(8)).0 / 100 * percent);
-                report.memory.total_bytes = Fact::Measured(memory);
-                let vendor = if *vendor { "GenuineIntel" } else { "AuthenticAMD" };
-                report.cpu.vendor = Fact::Measured(vendor.to_owned());
-                Event::Report { node: node.name, report: Arc::new(report) }
+                let size = self.engine.machine_on(&node.name)?.bought.name.clone();
+                // All of its size say the same, but for one thing.
+                let machines = self.engine.machines.values().filter(|machine| machine.bought.name == size);
+                let nodes: Vec<Arc<str>> =
+                    machines.filter_map(|machine| machine.claim.node.clone()).collect();
+                for (number, node) in nodes.into_iter().enumerate() {
+                    let report = self.measured(&node, *percent, *vendor && number == 0);
+                    self.tell(Event::Report { node, report: Arc::new(report) });
+                }
+                Event::Tick
             }
             Step::ClaimDeleting { claim } => {
                 Event::ClaimDeleting { claim: self.claim(*claim)?.name, at: self.now }
@@ -307,18 +359,52 @@ impl World {
                 }
             }
             Step::TimePasses { seconds } => {
-                let until = self.now + Duration::from_secs(*seconds);
-                for _ in 0..30 {
-                    let Some(at) = self.engine.next_wakeup().filter(|at| *at <= until) else { break };
-                    self.now = self.now.max(at);
-                    self.advance();
-                }
-                self.now = self.now.max(until);
+                self.pass(*seconds);
                 Event::Tick
             }
         };
         self.tell(event);
         None
+    }
+
+    /// The cloud makes the VM of a claim, and its node joins.
+    fn boots(&mut self, claim: NodeClaim) -> Option<Event> {
+        if claim.node.is_some() {
+            return None;
+        }
+        self.tell(launched(&claim));
+        // Every other one has another name than its claim.
+        self.made += 1;
+        let own =
+            if self.made.is_multiple_of(2) { claim.name.to_string() } else { format!("{}-vm", claim.name) };
+        let mut joined = node(&own, 1, 1, &[]);
+        joined.labels = claim.labels;
+        joined.taints = claim.taints.into_iter().chain(claim.startup_taints).collect();
+        joined.capacity = claim.capacity;
+        joined.allocatable = claim.allocatable;
+        joined.provider_id = format!("azure:///{}", claim.name);
+        Some(Event::NodeApplied(Box::new(joined)))
+    }
+
+    fn measured(&self, node: &str, percent: u64, vendor: bool) -> HardwareReport {
+        let bought = self.engine.machine_on(node).map(|machine| machine.bought.capacity.memory);
+        let mut report = HardwareReport::default();
+        report.identity.vm_id = Fact::Measured(format!("vm-{node}"));
+        report.memory.total_bytes = Fact::Measured(Bytes(bought.unwrap_or(Bytes::gib(8)).0 / 100 * percent));
+        let vendor = if vendor { "GenuineIntel" } else { "AuthenticAMD" };
+        report.cpu.vendor = Fact::Measured(vendor.to_owned());
+        report
+    }
+
+    /// Lets time pass, waking the engine whenever it asked for it.
+    fn pass(&mut self, seconds: u64) {
+        let until = self.now + Duration::from_secs(seconds);
+        for _ in 0..30 {
+            let Some(at) = self.engine.next_wakeup().filter(|at| *at <= until) else { break };
+            self.now = self.now.max(at);
+            self.advance();
+        }
+        self.now = self.now.max(until);
     }
 
     /// Compares what is followed with what is read anew.
