@@ -142,21 +142,29 @@ pub(crate) fn placement_sets() -> anyhow::Result<Option<(Vec<PodSet>, Vec<Instan
 
 /// Its pods, waiting.
 pub(crate) fn snapshot(set: &PodSet, types: &[InstanceType]) -> Snapshot {
+    waiting(set.sizes.iter().map(|(size, count)| (requests(size), *count)), types)
+}
+
+/// What pods of a size request.
+fn requests(size: &Size) -> ResourceList {
+    let mut requests = ResourceList {
+        cpu: MilliCpu(size.milli_cpu),
+        memory: Bytes::mib(size.memory_mib),
+        ..ResourceList::one_pod()
+    };
+    if size.gpus > 0 {
+        requests.set_extended(NVIDIA, size.gpus);
+    }
+    requests
+}
+
+/// So many pods of each kind, and one pool of all types.
+fn waiting(kinds: impl Iterator<Item = (ResourceList, u64)>, types: &[InstanceType]) -> Snapshot {
     let mut pods = Vec::new();
-    for (index, (size, count)) in set.sizes.iter().enumerate() {
-        let mut requests = ResourceList {
-            cpu: MilliCpu(size.milli_cpu),
-            memory: Bytes::mib(size.memory_mib),
-            ..ResourceList::one_pod()
-        };
-        if size.gpus > 0 {
-            requests.set_extended(NVIDIA, size.gpus);
-        }
+    for (index, (requests, count)) in kinds.enumerate() {
         let spec = Arc::new(PodSpec { requests, ..PodSpec::default() });
-        pods.extend(
-            (0..*count)
-                .map(|n| Pod::new(PodId::new("bench", &format!("pod-{index}-{n}")), Arc::clone(&spec))),
-        );
+        let name = |n| PodId::new("bench", &format!("pod-{index}-{n}"));
+        pods.extend((0..count).map(|n| Pod::new(name(n), Arc::clone(&spec))));
     }
     Snapshot {
         pods,

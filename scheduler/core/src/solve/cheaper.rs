@@ -24,7 +24,8 @@ use crate::requirement::Requirements;
 /// Items beyond which another packing takes longer than it is worth.
 const ITEMS_AT_MOST: usize = 4_096;
 
-/// Work of the optimiser for each unit of problem size (items times kinds of bins), at most: small problems end sooner.
+/// Work of the optimiser for each unit of problem size (items times kinds of bins, or times items where there are more), at most:
+/// small problems end sooner.
 const STEPS_PER_UNIT: u64 = 40_000;
 
 /// A packing further above the lower bound than one part in so many is tried from nothing too.
@@ -159,7 +160,8 @@ impl Solver {
             });
         }
         let start = self.start(bins, &item_of, &problem, &of_kind).unwrap_or_default();
-        let size = (problem.items.len() as u64).saturating_mul(problem.bins.len() as u64);
+        let items = problem.items.len() as u64;
+        let size = items.saturating_mul(items.max(problem.bins.len() as u64));
         let steps = steps.min(size.saturating_mul(STEPS_PER_UNIT).max(10_000_000));
         let old: UsdPerHour =
             bins.iter().filter_map(|bin| self.catalog.shapes[bin.shape].price(bin.mask)).sum();
@@ -168,7 +170,7 @@ impl Solver {
         let far =
             |cost: UsdPerHour| cost.0 > improved.lower_bound.0.saturating_add(improved.lower_bound.0 / FAR);
         if !start.is_empty() && far(problem.cost(&improved.packing)) {
-            let fresh = improve(&problem, &[], steps);
+            let fresh = improve(&problem, &[], steps / 2);
             let cheaper = problem.cost(&fresh.packing) < problem.cost(&improved.packing);
             if cheaper && !fresh.packing.is_empty() {
                 improved = fresh;

@@ -18,6 +18,7 @@ use std::sync::Arc;
 use assay_shared::units::UsdPerHour;
 use rustc_hash::FxHashSet;
 
+use self::start::Worth;
 use super::coarse::Group;
 use super::cover::Row;
 use super::equal;
@@ -132,11 +133,12 @@ impl<'m> Search<'m> {
         }
         let bound = self.resource_bound(&scope);
         self.raise_bound(bound);
-        if self.best.is_empty()
-            && let Some(packing) = self.greedy(&scope)
-        {
-            self.remember(packing.iter().map(|(pattern, _)| Arc::clone(pattern)).collect());
-            self.take(packing);
+        if self.best.is_empty() {
+            for by in [Worth::Resources, Worth::Demand] {
+                let Some(packing) = self.greedy(&scope, by) else { break };
+                self.remember(packing.iter().map(|(pattern, _)| Arc::clone(pattern)).collect());
+                self.take(packing);
+            }
         }
         self.offers(&scope);
         self.mix(&scope);

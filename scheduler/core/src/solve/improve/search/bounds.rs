@@ -64,7 +64,7 @@ impl Search<'_> {
         let reserve = self.budget / 2;
         let effort = Effort {
             rounds: 500,
-            nodes: 1_000,
+            nodes: 300,
             nodes_at_most: 8_000,
             work,
             kinds: usize::MAX,

@@ -34,7 +34,9 @@ impl Search<'_> {
         let work = (real(u64::try_from(self.budget).unwrap_or(0)) / 16.0 / distinct) as u64;
         let effort = Effort { work, ..DIVE };
         // What a dive that leads nowhere takes must not be all there is.
-        let least = self.budget / 4 * 3;
+        let (begun, least) = (self.budget, self.budget / 2);
+        let units = |scope: &Scope| real(scope.left.iter().sum::<u64>());
+        let all = units(&scope);
         let model = self.model;
         let mut packing: Packing = Vec::new();
         let mut cost = 0u64;
@@ -104,11 +106,23 @@ impl Search<'_> {
                     ));
                 }
                 order.sort_by(|a, b| b.0.total_cmp(&a.0));
-                let many = (solution.len() / 24).max(1);
+                // Where the work would be used up before the items are, more is fixed at once.
+                let spent = real((begun - self.budget).max(0).unsigned_abs())
+                    / real((begun - least).max(1).unsigned_abs());
+                let behind = (spent - (1.0 - units(&scope) / all)).max(0.0);
+                #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // a share of the patterns
+                let more = (behind * real(solution.len() as u64)) as usize;
+                let many = (solution.len() / 24).max(1) + more;
                 let mut count = 0;
                 for (score, pattern) in order {
-                    if count > 0 && (count >= many || score < 0.6 || !covers(&scope, &pattern)) {
+                    if count > 0 && (count >= many || score < 0.6 && behind == 0.0) {
                         break;
+                    }
+                    if !covers(&scope, &pattern) {
+                        if behind == 0.0 {
+                            break;
+                        }
+                        continue;
                     }
                     fix(&mut scope, &pattern, 1);
                     cost = cost.saturating_add(model.kinds[pattern.kind as usize].nano);

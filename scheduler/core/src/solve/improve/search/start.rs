@@ -4,12 +4,50 @@ use std::sync::Arc;
 
 use super::{Packing, Search, fix};
 use crate::solve::improve::fill::{Ask, Depth};
-use crate::solve::improve::generate::{Scope, resource_worth};
+use crate::solve::improve::generate::{Scope, demand_by_axis, resource_worth};
 use crate::solve::improve::mix::{Mixed, Mixer};
-use crate::solve::improve::model::{Pattern, real, small};
+use crate::solve::improve::model::{Model, Pattern, real, small};
 
 /// Choices of bins that are completed.
 const MIXES: usize = 4;
+
+/// What an item is worth to a bin that is being filled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Worth {
+    /// What its resources cost at least. Often one axis is all that counts.
+    Resources,
+    /// What it takes of each axis times what is still demanded of that: the dot product of Panigrahy and others.
+    Demand,
+}
+
+impl Worth {
+    /// By item of the model. Nothing is worth nothing: it would be left out.
+    fn of(self, model: &Model, items: &[u32], left: &[u64]) -> Vec<f64> {
+        let mut worth = match self {
+            Self::Resources => resource_worth(model, items, left),
+            Self::Demand => {
+                let demand = demand_by_axis(model, items, left);
+                let mut worth = vec![0.0; model.items];
+                for item in items {
+                    let shares = model.share(*item as usize).iter().zip(&demand);
+                    worth[*item as usize] = shares.map(|(share, demand)| share * demand).sum();
+                }
+                worth
+            }
+        };
+        let least = worth.iter().copied().fold(0.0, f64::max) * 1e-6;
+        worth.iter_mut().for_each(|worth| *worth = worth.max(least).max(1e-9));
+        worth
+    }
+
+    /// Nodes of the search for a filling.
+    const fn nodes(self) -> u64 {
+        match self {
+            Self::Resources => 60,
+            Self::Demand => 300,
+        }
+    }
+}
 
 impl Search<'_> {
     /// Bins chosen for the sum of all items, and what does not go into them packed besides.
@@ -35,7 +73,7 @@ impl Search<'_> {
             }
             if !whole {
                 let rest = Scope::new(left, scope.most.clone());
-                let Some(more) = self.greedy(&rest) else { continue };
+                let Some(more) = self.greedy(&rest, Worth::Resources) else { continue };
                 packing.extend(more);
             }
             let packing = self.trim(packing);
@@ -48,20 +86,21 @@ impl Search<'_> {
     }
 
     /// Bin after bin, each filled with what is worth most for its price. `None` where something fits nowhere.
-    pub(super) fn greedy(&mut self, scope: &Scope) -> Option<Packing> {
+    pub(super) fn greedy(&mut self, scope: &Scope, by: Worth) -> Option<Packing> {
         let model = self.model;
         let mut scope = scope.clone();
         let mut packing = Packing::new();
         let mut items = scope.items.clone();
-        let worth = resource_worth(model, &items, &scope.left);
-        // Worth nothing would be left out.
-        let least = worth.iter().copied().fold(0.0, f64::max) * 1e-6;
-        let worth: Vec<f64> = worth.into_iter().map(|worth| worth.max(least).max(1e-9)).collect();
+        let mut worth = by.of(model, &items, &scope.left);
         let mut ratio = vec![f64::INFINITY; model.kinds.len()];
         loop {
             items.retain(|item| scope.left[*item as usize] > 0);
             if items.is_empty() {
                 return Some(self.trim(packing));
+            }
+            if by == Worth::Demand {
+                worth = by.of(model, &items, &scope.left);
+                ratio.fill(f64::INFINITY);
             }
             let mut order: Vec<usize> =
                 (0..model.kinds.len()).filter(|kind| scope.most[*kind] != Some(0)).collect();
@@ -79,7 +118,7 @@ impl Search<'_> {
                     worth: &worth,
                     left: &scope.left,
                     above: 0.0,
-                    nodes: 60,
+                    nodes: by.nodes(),
                     depth: Depth::Rest,
                 };
                 let filling = self.filler.best(&ask).0.pop();
