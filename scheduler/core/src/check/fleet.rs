@@ -152,6 +152,16 @@ impl Fleet {
         self.held.get(pool).cloned().unwrap_or_default()
     }
 
+    /// The pool and type of a machine, its labels, and all that it has.
+    pub(super) fn machine(&self, name: &str) -> Option<(&str, &str, &Labels, &ResourceList)> {
+        let Some(node) = self.nodes.get(name) else {
+            let claim = self.waiting(name)?;
+            return Some((&claim.pool, &claim.instance_type, &claim.labels, &claim.capacity));
+        };
+        let pool = node.label(karpenter::NODEPOOL)?;
+        Some((pool, node.label(kubernetes::INSTANCE_TYPE)?, &node.labels, &node.capacity))
+    }
+
     /// What a new pod finds on a machine.
     pub(super) fn standing(&self, name: &str, market: &Market) -> Option<Standing<'_>> {
         let Some(node) = self.nodes.get(name) else {

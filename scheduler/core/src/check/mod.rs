@@ -9,6 +9,7 @@ mod fleet;
 mod flocks;
 mod ledger;
 mod limits;
+mod numa;
 mod options;
 #[cfg(test)]
 mod tests;
@@ -46,6 +47,7 @@ impl Ledger {
         existing::check_existing(self, plan, &mut violations);
         limits::check(self, plan, &mut violations);
         options::check(self, plan, &mut violations);
+        numa::check(self, plan, &mut violations);
         volumes::check(self, plan, &mut violations);
         together::prepare(self, plan);
         together::check(self, plan, &mut violations);

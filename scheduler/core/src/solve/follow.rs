@@ -301,6 +301,7 @@ impl Solver {
         let changed = self.topology.offer(&self.catalog);
         self.counts.take_universes(&self.topology, &changed);
         for (_, place) in self.machines.iter_mut() {
+            place.site.look_up(&self.catalog.market);
             place.measure(&self.catalog.axes);
         }
     }

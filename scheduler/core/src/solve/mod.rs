@@ -60,6 +60,7 @@ use self::follow::Bound;
 use self::host::Occupancy;
 use self::limits::{Allowance, Held};
 use self::machines::Machines;
+use self::numa::NumaRoom;
 pub use self::options::{MinValues, Preferences, SolveOptions};
 use self::reach::Reach;
 use self::residents::Residents;
@@ -106,10 +107,13 @@ struct Solver {
     volumes_pending: FxHashMap<Arc<str>, u32>,
 }
 
+/// What is left of a place.
+type Left = (Amounts, Occupancy, Option<NumaRoom>);
+
 /// What changes of a state overwrote.
 #[derive(Debug, Default)]
 struct Before {
-    places: FxHashMap<usize, (Amounts, Occupancy)>,
+    places: FxHashMap<usize, Left>,
     counts: usize,
 }
 
@@ -232,7 +236,10 @@ impl Solver {
     fn touch(&mut self, place: usize) {
         let one = &self.machines[place];
         if let Some(before) = self.touched.last_mut() {
-            before.places.entry(place).or_insert_with(|| (one.room.clone(), one.occupancy.clone()));
+            before
+                .places
+                .entry(place)
+                .or_insert_with(|| (one.room.clone(), one.occupancy.clone(), one.numa.clone()));
         }
     }
 
@@ -251,9 +258,9 @@ impl Solver {
     /// Takes back all changes since the last step began, and the step.
     fn undo(&mut self) {
         let Some(before) = self.touched.pop() else { return };
-        for (place, (room, occupancy)) in before.places {
-            self.machines[place].room = room;
-            self.machines[place].occupancy = occupancy;
+        for (place, left) in before.places {
+            let one = &mut self.machines[place];
+            (one.room, one.occupancy, one.numa) = left;
         }
         self.counts.back_to(before.counts);
     }

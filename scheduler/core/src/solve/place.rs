@@ -2,18 +2,20 @@
 //!
 //! A pod bound to a claim's name counts as running there: that is how a driver keeps pods on the machine bought for them.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use assay_shared::labels::{assay, karpenter};
+use assay_shared::labels::{assay, karpenter, kubernetes};
 use smallvec::SmallVec;
 
 use super::axes::{Amounts, Axes};
 use super::catalog::required_terms;
 use super::host::Occupancy;
+use super::numa::NumaRoom;
 use super::topology::GroupId;
 use crate::model::{
-    AttachedVolume, ClaimState, DaemonSet, HostPort, Labels, Market, Node, NodeClaim, Pod, PodOwner,
-    ResourceList, Taint, Timestamp, Toleration, untolerated,
+    AlignedRequest, AttachedVolume, ClaimState, DaemonSet, HostPort, Labels, Market, Node, NodeClaim, Pod,
+    PodId, PodOwner, PodSpec, ResourceList, Taint, Timestamp, Toleration, untolerated,
 };
 use crate::requirement::value_of;
 
@@ -25,12 +27,16 @@ pub(super) struct Place {
     /// What is left for pods.
     pub(super) room: Amounts,
     pub(super) occupancy: Occupancy,
+    /// What is left on its NUMA nodes, where its kubelet insists on them.
+    pub(super) numa: Option<NumaRoom>,
     /// Groups that the ports of its DaemonSets make, and what these allow beside them.
     pub(super) port_groups: Vec<GroupId>,
     pub(super) port_limits: SmallVec<[(GroupId, u32); 2]>,
     /// What the pods there take, and what of that is the DaemonSets'.
     used: ResourceList,
     daemons: ResourceList,
+    /// Pods there with containers that are aligned to NUMA nodes, oldest first.
+    aligned: BTreeMap<(Timestamp, PodId), Arc<PodSpec>>,
     /// Volumes attached, each once.
     pub(super) volumes: Vec<AttachedVolume>,
 }
@@ -42,10 +48,21 @@ pub(super) struct Site {
     labels: Named,
     pub(super) taints: Vec<Taint>,
     allocatable: ResourceList,
+    /// All that the machine has, what it was bought as, and its NUMA nodes when nobody is there.
+    capacity: ResourceList,
+    bought: Option<Bought>,
+    numa: Option<NumaRoom>,
     /// What DaemonSets take, running or still to come.
     expected: ResourceList,
     /// Ports that its DaemonSets take.
     pub(super) daemon_ports: Vec<HostPort>,
+}
+
+/// Of which pool and type a machine is.
+#[derive(Debug, PartialEq)]
+struct Bought {
+    pool: Arc<str>,
+    instance_type: Arc<str>,
 }
 
 /// Where a place stands among all, by which the first with room is found: its standing, when it was decided, its name.
@@ -138,7 +155,9 @@ impl Site {
         let labels =
             if starting { Named::Own(once_started(&node.labels)) } else { Named::Of(Arc::clone(node)) };
         let rank = Rank { standing, decided: Timestamp::default(), name: Arc::clone(&node.name) };
-        Self::new(rank, labels, taints, allocatable, &market.daemon_sets)
+        let bought = node.label(karpenter::NODEPOOL).zip(node.label(kubernetes::INSTANCE_TYPE));
+        let bought = bought.map(|(pool, name)| Bought { pool: pool.into(), instance_type: name.into() });
+        Self::new(rank, labels, taints, (allocatable, node.capacity.clone()), bought, market)
     }
 
     /// A claim whose node has not joined.
@@ -146,18 +165,31 @@ impl Site {
         let rank =
             Rank { standing: Standing::Claimed, decided: claim.created, name: Arc::clone(&claim.name) };
         let labels = Named::Own(once_started(&claim.labels));
-        Self::new(rank, labels, claim.taints.clone(), claim.allocatable.clone(), &market.daemon_sets)
+        let amounts = (claim.allocatable.clone(), claim.capacity.clone());
+        let bought =
+            Bought { pool: claim.pool.as_str().into(), instance_type: Arc::clone(&claim.instance_type) };
+        Self::new(rank, labels, claim.taints.clone(), amounts, Some(bought), market)
     }
 
     fn new(
         rank: Rank,
         labels: Named,
         taints: Vec<Taint>,
-        allocatable: ResourceList,
-        daemon_sets: &[DaemonSet],
+        (allocatable, capacity): (ResourceList, ResourceList),
+        bought: Option<Bought>,
+        market: &Market,
     ) -> Self {
-        let (expected, daemon_ports) = daemons_on(daemon_sets, labels.list(), &taints);
-        Self { rank, labels, taints, allocatable, expected, daemon_ports }
+        let (expected, daemon_ports) = daemons_on(&market.daemon_sets, labels.list(), &taints);
+        let mut site =
+            Self { rank, labels, taints, allocatable, capacity, bought, numa: None, expected, daemon_ports };
+        site.look_up(market);
+        site
+    }
+
+    /// Takes note of what is known of types now.
+    pub(super) fn look_up(&mut self, market: &Market) {
+        let Some(Bought { pool, instance_type }) = &self.bought else { return };
+        self.numa = NumaRoom::of_machine(market, (pool, instance_type), self.labels(), &self.capacity);
     }
 
     /// Whether pods may be there for the same reasons as at `other`, whatever room there is.
@@ -186,10 +218,12 @@ impl Place {
             site,
             room: Amounts::new(),
             occupancy: Occupancy::default(),
+            numa: None,
             port_groups: Vec::new(),
             port_limits: SmallVec::new(),
             used: ResourceList::default(),
             daemons: ResourceList::default(),
+            aligned: BTreeMap::new(),
             volumes: Vec::new(),
         }
     }
@@ -197,6 +231,9 @@ impl Place {
     /// Takes what a pod takes, volumes and room aside.
     pub(super) fn admit(&mut self, pod: &Pod) {
         self.used += &pod.spec.requests;
+        if !pod.spec.aligned.is_empty() {
+            self.aligned.insert((pod.created, pod.id.clone()), Arc::clone(&pod.spec));
+        }
         if pod.owner == PodOwner::DaemonSet {
             self.daemons += &pod.spec.requests;
         }
@@ -206,8 +243,18 @@ impl Place {
     pub(super) fn dismiss(&mut self, pod: &Pod) {
         let less = |list: &mut ResourceList| *list = std::mem::take(list) - &pod.spec.requests;
         less(&mut self.used);
+        if !pod.spec.aligned.is_empty() {
+            self.aligned.remove(&(pod.created, pod.id.clone()));
+        }
         if pod.owner == PodOwner::DaemonSet {
             less(&mut self.daemons);
+        }
+    }
+
+    /// Puts so many pods with these containers on its NUMA nodes.
+    pub(super) fn align(&mut self, containers: &[AlignedRequest], count: u64) {
+        if let Some(numa) = self.numa.as_mut().filter(|_| !containers.is_empty()) {
+            (0..count).for_each(|_| numa.seat(containers));
         }
     }
 
@@ -218,6 +265,10 @@ impl Place {
         let used = self.used.clone() + &to_come;
         let attached = |driver: &str| self.volumes.iter().filter(|one| *one.driver == *driver).count() as u64;
         self.room = axes.room(&self.site.allocatable, &used, attached);
+        self.numa.clone_from(&self.site.numa);
+        if let Some(numa) = &mut self.numa {
+            self.aligned.values().for_each(|spec| numa.seat(&spec.aligned));
+        }
     }
 }
 

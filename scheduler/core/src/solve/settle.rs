@@ -682,6 +682,7 @@ impl Solver {
             }
             take(&mut place.room, &class.requests, count);
             place.occupancy.add(host, count);
+            place.align(&class.spec.aligned, count);
             settled.placed.push(Placed { place: index, class: number, count, choice: cell.choice() });
             taken += count;
             if taken == most {
@@ -702,5 +703,6 @@ fn place_takes(class: &Class<'_>, host: &HostRules, place: &Place) -> u64 {
         }
         *left -= 1;
     }
-    times(&class.requests, &room).min(place.occupancy.space(host))
+    let most = times(&class.requests, &room).min(place.occupancy.space(host));
+    place.numa.as_ref().map_or(most, |numa| numa.times(&class.spec.aligned, most))
 }

@@ -187,9 +187,9 @@ impl Solver {
     /// Makes a place what it was before this decision, with what is still put there.
     fn replay(&mut self, classes: &[Class<'_>], place: usize, placed: &[Placed]) {
         let before = self.touched.first().and_then(|before| before.places.get(&place));
-        let Some((room, occupancy)) = before.cloned() else { return };
+        let Some(before) = before.cloned() else { return };
         let one = &mut self.machines[place];
-        (one.room, one.occupancy) = (room, occupancy);
+        (one.room, one.occupancy, one.numa) = before;
         for Placed { class, count, .. } in placed.iter().filter(|placed| placed.place == place) {
             let class = &classes[*class];
             for axis in one.occupancy.volumes_to_attach(&class.host).collect::<SmallVec<[u16; 2]>>() {
@@ -198,6 +198,7 @@ impl Solver {
             }
             take(&mut one.room, &class.requests, *count);
             one.occupancy.add(&class.host, *count);
+            one.align(&class.spec.aligned, *count);
         }
     }
 
