@@ -242,6 +242,7 @@ fn hashes_are_those_that_karpenter_computes() {
     let path = objects::directory().join("hashes.json");
     let vectors: Vec<Value> = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
     assert!(vectors.len() > 50, "{}", vectors.len());
+    let mut read_by_us = 0;
     for vector in vectors {
         let object = &vector["object"];
         let hash = match object["kind"].as_str() {
@@ -252,11 +253,14 @@ fn hashes_are_those_that_karpenter_computes() {
             _ => hash::aks_node_class(&AKSNodeClassSpec::of(object).unwrap()),
         };
         assert_eq!(vector["hash"], hash, "{object}");
-        let manifests = read(std::slice::from_ref(object)).unwrap();
+        // Karpenter computes a hash of what its validation refuses, too.
+        let Ok(manifests) = read(std::slice::from_ref(object)) else { continue };
+        read_by_us += 1;
         let pools = manifests.pools.iter().map(|pool| &pool.template_hash);
         let classes = manifests.classes.iter().map(|class| &class.hash);
         assert!(pools.chain(classes).all(|read| read.as_ref() == Some(&hash)), "{object}");
     }
+    assert!(read_by_us > 50, "{read_by_us}");
 }
 
 #[test]
