@@ -115,7 +115,7 @@ fn there_is_one_crypto_provider() {
 /// Modules that are compiled for tests only: those may read the data they test with.
 fn is_test_module(path: &std::path::Path) -> bool {
     let name = path.file_stem().and_then(|name| name.to_str()).unwrap_or_default();
-    matches!(name, "tests" | "testing" | "properties")
+    matches!(name, "tests" | "testing" | "properties" | "plausible")
 }
 
 #[test]

@@ -244,7 +244,7 @@ fn claim(
     }
     let relaxed = wanted.iter().filter(|(key, least)| {
         let choices = listed_choices.iter().map(|choice| (choice.shape, choice.mask));
-        enough_variety(catalog, &[(*key, *least)], choices).is_err()
+        enough_variety(catalog, &bin.requirements, &[(*key, *least)], choices).is_err()
     });
     let relaxed: Vec<String> = relaxed.map(|(key, _)| (*key).to_owned()).collect();
     let mut requirements = pool.requirements.as_ref().ok()?.intersect(&bin.requirements);

@@ -20,9 +20,10 @@ pub(in crate::solve) fn wanted_variety(pool: &NodePool) -> Vec<(&str, usize)> {
     wanted.filter_map(|one| Some((one.key.as_str(), one.min_values? as usize))).collect()
 }
 
-/// The first label of which `choices` (shape and offerings) have fewer values than wanted.
+/// The first label of which `choices` (shape and offerings) have fewer values than wanted, of those that `asked` leaves.
 pub(in crate::solve) fn enough_variety<'k>(
     catalog: &Catalog,
+    asked: &Requirements,
     wanted: &[(&'k str, usize)],
     choices: impl Iterator<Item = (usize, u64)> + Clone,
 ) -> Result<(), &'k str> {
@@ -30,6 +31,10 @@ pub(in crate::solve) fn enough_variety<'k>(
         let mut values: BTreeSet<&str> = BTreeSet::new();
         for (shape, mask) in choices.clone() {
             add_values(&catalog.shapes[shape], mask, key, &mut values);
+            // A type that leaves a label open offers what the pool allows, of which pods may want less.
+            if let Some(asked) = asked.get(key) {
+                values.retain(|value| asked.allows(value));
+            }
             if values.len() >= *least {
                 break;
             }
@@ -142,16 +147,16 @@ impl Variety<'_> {
             })
             .filter(|(_, mask)| *mask != 0)
             .collect();
-        if self.catalog.siblings == 1 {
-            return enough_variety(self.catalog, &wanted, choices.iter().copied()).is_ok();
-        }
         let asked = pods.iter().filter_map(|(piece, _)| self.pieces.get(piece));
         let asked = asked.fold(Requirements::new(), |all, one| all.intersect(&one.requirements));
+        if self.catalog.siblings == 1 {
+            return enough_variety(self.catalog, &asked, &wanted, choices.iter().copied()).is_ok();
+        }
         let shapes = &self.catalog.shapes;
         choices.sort_by_key(|(shape, mask)| {
             (shapes[*shape].price(*mask), &shapes[*shape].instance_type.name, *shape)
         });
         let listed = sure(self.catalog, &asked, reserved, &wanted, &choices);
-        enough_variety(self.catalog, &wanted, listed.into_iter()).is_ok()
+        enough_variety(self.catalog, &asked, &wanted, listed.into_iter()).is_ok()
     }
 }
