@@ -36,7 +36,8 @@ pub(in crate::solve) fn sure(
                 && other.available & mixes & other.mask_of_all(requirements) & other.mask_where(like) != 0
         })
     };
-    let varied = |list: &[Choice]| enough_variety(catalog, requirements, wanted, list.iter().copied()).is_ok();
+    let varied =
+        |list: &[Choice]| enough_variety(catalog, requirements, wanted, list.iter().copied()).is_ok();
     let shape = &catalog.shapes[first];
     let list: Vec<Choice> = if unsure(&choices[0], &|_| true) {
         let cheapest = shape.cheapest(mask);
