@@ -103,7 +103,7 @@ fn empty(ledger: &Ledger, name: &str) -> Option<(Vec<Free>, bool)> {
     let promised = ledger.market.instance_types_of(pool).iter().find(|one| *one.name == *size);
     let promised = promised.and_then(|one| one.numa.as_ref());
     let measured = value_of(labels, hardware::NUMA_NODES).and_then(|count| count.parse().ok());
-    let count: u32 = measured.filter(|count| *count > 0).or(promised.map(|layout| layout.nodes))?;
+    let count: u32 = measured.filter(|count| *count > 0).or_else(|| promised.map(|layout| layout.nodes))?;
     let (cpus, devices): (u64, BTreeMap<String, u64>) = match promised {
         Some(layout) => {
             let times = u64::from(layout.nodes);
