@@ -22,7 +22,7 @@ use crate::process::Usage;
 
 /// How long either way may take.
 const PATIENCE: Duration = Duration::from_secs(900);
-/// Where ten pods of [`POD_CPU`] find room, and not eleven.
+/// Where ten pods of a tenth of [`NODE_CPU`] find room, and not eleven.
 const SIZE: &str = "Standard_D4s_v5";
 /// CPU that the pods of such a node have together, in thousandths.
 const NODE_CPU: usize = 3_600;
