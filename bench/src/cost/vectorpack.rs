@@ -65,7 +65,7 @@ fn planned(problem: &Problem) -> anyhow::Result<Planned> {
         }
         (requests, item.count)
     });
-    let snapshot = super::snapshot(pods, &types);
+    let snapshot = super::waiting(pods, &types);
     let started = Instant::now();
     let plan = solve(&snapshot, &SolveOptions::default());
     let seconds = started.elapsed().as_secs_f64();
