@@ -10,7 +10,7 @@
 //!      +------>  consolidate: alone, merged, together --> commands, and why the others stay
 //! ```
 //!
-//! Data comes from a [`Snapshot`](crate::model::Snapshot) with all claims and its
+//! Data comes from a [`Snapshot`] with all claims and its
 //! [`DisruptionFacts`](crate::model::DisruptionFacts); the plan goes to whoever asked: `assay disrupt` prints it. Every
 //! question is put to one shared state of the solver ([`base`]), which is neither copied nor built again. `check` judges plans by
 //! rules of its own.
