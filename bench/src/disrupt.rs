@@ -17,7 +17,7 @@ use anyhow::{Context, ensure};
 use assay_core::catalog::{CapacityType, Catalog, InstanceType};
 use assay_core::check::check_disruption;
 use assay_core::disrupt::{DisruptOptions, disrupt};
-use assay_core::engine::labels_of;
+use assay_core::lifecycle::labels_of;
 use assay_core::model::{
     Budget, BudgetNodes, ClaimState, Labels, Namespaces, Node, NodeClaim, NodeClass, NodeInclusion, NodePool,
     Pod, PodId, PodPhase, PodSelector, PodSpec, ResourceList, Snapshot, Timestamp, TopologySpread,

@@ -1,6 +1,7 @@
-//! What end-to-end tests share: a real Kubernetes control plane and `assay serve` in it, the built programs, the machines of
-//! `tests/machines`, plans made in this process, an API server for tokens, schemas, and comparing JSON.
+//! What end-to-end tests share: cases in files, a real Kubernetes control plane and `assay serve` in it, the built programs, the
+//! machines of `tests/machines`, plans made in this process, an API server for tokens, schemas, and comparing JSON.
 
+pub mod cases;
 pub mod control_plane;
 pub mod fleet;
 mod go;

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use assay_core::catalog::{CapacityType, InstanceType, Offering};
-use assay_core::engine::labels_of;
 use assay_core::lifecycle;
+use assay_core::lifecycle::labels_of;
 use assay_core::model::{ClaimState, Labels, Node, NodeClaim, NodePool, ResourceList, Taint, Timestamp};
 use assay_core::requirement::{Requirements, ValueSet};
 use assay_shared::labels::{azure, karpenter, kubernetes};

@@ -22,8 +22,9 @@
 mod sketch;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
+use assay_tests::cases::cases;
 use assay_tests::programs;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -219,27 +220,11 @@ fn stays(plan: &Value, node: &str, expected: &str) -> Option<String> {
     (!right).then(|| format!("{node} is blocked by {}, expected {expected}", json!(found)))
 }
 
-fn cases(directory: &Path) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir(directory).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            found.extend(cases(&path));
-        } else if path.extension().is_some_and(|extension| extension == "yaml") {
-            found.push(path);
-        }
-    }
-    found.sort();
-    found
-}
-
 /// `ASSAY_CASE=budgets/` runs the cases whose path holds that.
 #[test]
 fn disruptions_are_what_a_person_expects() {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("disruptions");
-    let mut cases = cases(&directory);
-    let filter = std::env::var("ASSAY_CASE").unwrap_or_default();
-    cases.retain(|case| case.to_str().unwrap().contains(&filter));
+    let cases = cases(&directory).unwrap();
     assert!(!cases.is_empty());
     let mut wrong = Vec::new();
     for case in &cases {

@@ -29,8 +29,9 @@ mod judge;
 mod large;
 mod outcome;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
+use assay_tests::cases::cases;
 use assay_tests::programs;
 use serde::Deserialize;
 use serde_json::Value;
@@ -103,27 +104,11 @@ fn documents_of(manifests: &str) -> Vec<Value> {
     objects
 }
 
-fn cases(directory: &Path) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir(directory).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            found.extend(cases(&path));
-        } else if path.extension().is_some_and(|extension| extension == "yaml") {
-            found.push(path);
-        }
-    }
-    found.sort();
-    found
-}
-
 /// `ASSAY_CASE=spread/` runs the cases whose path holds that.
 #[test]
 fn plans_are_what_a_person_expects() {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("plans");
-    let mut cases = cases(&directory);
-    let filter = std::env::var("ASSAY_CASE").unwrap_or_default();
-    cases.retain(|case| case.to_str().unwrap().contains(&filter));
+    let cases = cases(&directory).unwrap();
     assert!(!cases.is_empty());
     let (mut wrong, mut pending) = (Vec::new(), 0);
     for case in &cases {

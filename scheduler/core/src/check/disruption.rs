@@ -10,7 +10,7 @@ use assay_shared::units::UsdPerHour;
 
 use super::{Ledger, Violation};
 use crate::catalog::CapacityType;
-use crate::disrupt::{Command, DisruptionPlan, DisruptionReason, claim_of};
+use crate::disrupt::{Command, DisruptionPlan, DisruptionReason, claim_made};
 use crate::model::{
     BudgetNodes, BudgetWindow, Change, ClaimState, ConsolidationPolicy, ExistingAssignment, Node, NodeClaim,
     NodePool, Plan, PlannedClaim, Pod, PodId, PodOwner, PodPhase, Snapshot, TaintEffect, Timestamp, Totals,
@@ -451,7 +451,7 @@ impl State<'_, '_> {
         }
         let mut bound: Vec<(PodId, Arc<str>)> = Vec::new();
         for claim in &plan.claims {
-            if let Some(made) = claim_of(self.snapshot, claim) {
+            if let Some(made) = claim_made(self.snapshot, claim) {
                 bound.extend(claim.pods.iter().map(|pod| (pod.clone(), Arc::clone(&made.name))));
                 self.ledger.apply(&Change::Claim(Arc::new(made)));
             }

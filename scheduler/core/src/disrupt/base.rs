@@ -9,12 +9,10 @@ use std::sync::Arc;
 use assay_shared::labels::karpenter;
 
 use super::candidate::Fleet;
-use crate::engine::labels_of;
+use crate::lifecycle::claim_of;
 use crate::model::{
-    Change, ClaimState, Node, NodeClaim, Plan, PlannedClaim, Pod, PodId, PodPhase, ResourceList, Snapshot,
-    Unschedulable,
+    Change, Node, NodeClaim, Plan, PlannedClaim, Pod, PodId, PodPhase, ResourceList, Snapshot, Unschedulable,
 };
-use crate::requirement::is_well_known;
 use crate::solve::{SolveOptions, Warm};
 
 /// The shared state.
@@ -170,7 +168,7 @@ impl<'s> Base<'s> {
     fn bind<'p>(&mut self, trial: &Trial, pod_of: impl Fn(&PodId) -> Option<&'p Pod>) {
         for planned in &trial.claims {
             // It may be launched as any of its options, which hold what it was bought for and perhaps no more.
-            if let Some(claim) = claim_of(self.snapshot, planned) {
+            if let Some(claim) = claim_made(self.snapshot, planned) {
                 let full = NodeClaim { allocatable: claim.requests.clone(), ..claim };
                 self.warm.apply(Change::Claim(Arc::new(full)));
             }
@@ -210,47 +208,10 @@ fn as_waiting(pod: &Pod) -> Pod {
 }
 
 /// The claim that carrying out a planned one makes.
-pub(crate) fn claim_of(snapshot: &Snapshot, planned: &PlannedClaim) -> Option<NodeClaim> {
+pub(crate) fn claim_made(snapshot: &Snapshot, planned: &PlannedClaim) -> Option<NodeClaim> {
     let pool = snapshot.pools.iter().find(|pool| pool.name == planned.pool)?;
+    let class = snapshot.classes.iter().find(|one| one.name == pool.node_class);
     let types = snapshot.instance_types_of(pool);
     let bought = types.iter().find(|one| one.name == planned.instance_type)?;
-    let mut labels = labels_of(pool, bought, &planned.zone, planned.capacity_type);
-    // A label of which several values would do gets one of them.
-    for (key, set) in planned.requirements.iter().filter(|(key, _)| !is_well_known(key)) {
-        if let Some(value) = set.finite().and_then(|values| values.first()) {
-            labels.entry(key.to_owned()).or_insert_with(|| value.clone());
-        }
-    }
-    Some(NodeClaim {
-        name: planned.name.as_str().into(),
-        pool: planned.pool.clone(),
-        node_class: pool.node_class.clone(),
-        instance_type: Arc::clone(&planned.instance_type),
-        zone: Arc::clone(&planned.zone),
-        capacity_type: planned.capacity_type,
-        price: planned.price,
-        requirements: planned.requirements.clone(),
-        requests: planned.requests.clone(),
-        capacity: bought.capacity.clone(),
-        allocatable: bought.allocatable(),
-        labels,
-        annotations: pool.annotations.clone(),
-        taints: pool.taints.clone(),
-        startup_taints: pool.startup_taints.clone(),
-        termination_grace_period: pool.termination_grace_period,
-        template_hash: pool.template_hash.clone(),
-        class_hash: snapshot
-            .classes
-            .iter()
-            .find(|one| one.name == pool.node_class)
-            .and_then(|one| one.hash.clone()),
-        state: ClaimState::Pending,
-        since: snapshot.now,
-        created: snapshot.now,
-        provider_id: None,
-        node: None,
-        deleting: None,
-        terminate_by: None,
-        disruption_reason: None,
-    })
+    Some(claim_of(planned, pool, class, bought, snapshot.now))
 }

@@ -38,7 +38,7 @@ mod price;
 mod properties;
 mod repair;
 
-pub(crate) use base::claim_of;
+pub(crate) use base::claim_made;
 pub use blockers::{Protection, blocker};
 pub use budget::allowed_disruptions;
 pub use cost::{eviction_cost, savings_ratio};

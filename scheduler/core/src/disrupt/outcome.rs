@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use assay_shared::labels::{karpenter, kubernetes};
 
-use super::base::claim_of;
+use super::base::claim_made;
 use super::plan::DisruptionPlan;
 use crate::model::{ClaimState, Node, NodeClaim, PodId, Snapshot, Timestamp};
 
@@ -33,7 +33,7 @@ pub fn carried_out(snapshot: &Snapshot, plan: &DisruptionPlan, now: Timestamp) -
     let taken: BTreeSet<Arc<str>> = after.nodes.iter().map(|node| Arc::clone(&node.name)).collect();
     let mut renamed: BTreeMap<Arc<str>, Arc<str>> = BTreeMap::new();
     for planned in plan.commands.iter().flat_map(|command| &command.replacements) {
-        let Some(claim) = claim_of(snapshot, planned) else { continue };
+        let Some(claim) = claim_made(snapshot, planned) else { continue };
         let mut name = Arc::clone(&claim.name);
         while taken.contains(&name) || renamed.values().any(|other| *other == name) {
             name = format!("{name}x").into();

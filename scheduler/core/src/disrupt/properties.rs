@@ -11,7 +11,7 @@ use proptest::test_runner::RngSeed;
 use super::*;
 use crate::catalog::CapacityType;
 use crate::check::check_disruption;
-use crate::engine::labels_of;
+use crate::lifecycle::labels_of;
 use crate::model::{
     Budget, BudgetNodes, ClaimState, DisruptionBudget, Labels, Namespaces, Node, NodeClaim, NodeInclusion,
     PodAffinityTerm, PodPhase, PodSelector, Timestamp, TopologySpread, WhenUnsatisfiable,
@@ -58,7 +58,7 @@ fn add_node(input: &mut Snapshot, name: &str, kind: usize, zone: &str) {
         min_values_relaxed: Vec::new(),
         explanation: None,
     };
-    let claim = base::claim_of(input, &planned).unwrap();
+    let claim = base::claim_made(input, &planned).unwrap();
     let (since, created) = (Timestamp(0), Timestamp(0));
     input.node_claims.push(NodeClaim {
         node: Some(name.into()),

@@ -11,7 +11,7 @@ use super::{
     Condition, ConditionStatus, Effect, Ending, Engine, EventKind, LaunchError, LeaveReason, Machine,
 };
 use crate::catalog::{CapacityType, InstanceType, Offering};
-use crate::lifecycle::{self, Step};
+use crate::lifecycle::{self, Step, settled_labels};
 use crate::model::{ClaimState, Labels, NodeClaim, NodeClass, Timestamp};
 use crate::requirement::Requirements;
 
@@ -339,7 +339,7 @@ fn choose(claim: &mut NodeClaim, types: &[Arc<InstanceType>]) -> Option<()> {
     claim.price = offering.price;
     claim.capacity = kind.capacity.clone();
     claim.allocatable = kind.allocatable();
-    let mut labels: Labels = super::record::settled_labels(kind, &offering.zone, offering.capacity_type);
+    let mut labels: Labels = settled_labels(kind, &offering.zone, offering.capacity_type);
     labels.extend(std::mem::take(&mut claim.labels));
     claim.labels = labels;
     Some(())

@@ -62,7 +62,6 @@ pub use effect::{Condition, ConditionStatus, Effect, EventKind};
 pub use event::{Event, EvictionAnswer, Instance, LaunchError, LaunchFailure};
 pub use machine::{Ending, Machine};
 pub use pools::PoolStatus;
-pub use record::labels_of;
 pub use release::LeaveReason;
 pub(crate) use termination::disrupted_taint;
 

@@ -3,14 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use assay_shared::labels::karpenter;
-
 use super::hardware::unverified_taint;
-use super::record::labels_of;
 use super::{Effect, Engine, EventKind, LeaveReason, Machine};
-use crate::lifecycle::Step;
-use crate::model::{ClaimState, NodeClaim, Plan, PlannedClaim, PodId, Timestamp, Unschedulable};
-use crate::requirement::is_well_known;
+use crate::lifecycle::{Step, claim_of};
+use crate::model::{ClaimState, Plan, PlannedClaim, PodId, Timestamp, Unschedulable};
 
 /// How long a pod may take to be bound to a ready node it was nominated to (Karpenter's window: twice the longest batch).
 pub(super) const NOMINATION_WINDOW: Duration = Duration::from_secs(20);
@@ -120,52 +116,13 @@ impl Engine {
             return;
         };
         let bought = Arc::new(bought.clone());
-        let (taints, mut startup_taints) = (pool.taints.clone(), pool.startup_taints.clone());
-        startup_taints.push(unverified_taint());
-        let (node_class, mut annotations) = (pool.node_class.clone(), pool.annotations.clone());
-        if !planned.min_values_relaxed.is_empty() {
-            annotations.insert(karpenter::MIN_VALUES_RELAXED.to_owned(), "true".to_owned());
-        }
+        let class = self.classes.get(&pool.node_class);
+        let mut claim = claim_of(&planned, pool, class, &bought, now);
+        claim.startup_taints.push(unverified_taint());
         let cheapest = planned.options.iter().map(|option| option.price).chain([planned.price]).min();
         let cheapest = cheapest.unwrap_or(planned.price);
-        let (grace, template_hash) = (pool.termination_grace_period, pool.template_hash.clone());
-        let class_hash = self.classes.get(&node_class).and_then(|class| class.hash.clone());
-        let mut labels = labels_of(pool, &bought, &planned.zone, planned.capacity_type);
-        // A label of which several values would do gets one of them.
-        for (key, set) in planned.requirements.iter().filter(|(key, _)| !is_well_known(key)) {
-            if let Some(value) = set.finite().and_then(|values| values.first()) {
-                labels.entry(key.to_owned()).or_insert_with(|| value.clone());
-            }
-        }
         let name = self.new_name(&planned.pool);
-        let claim = NodeClaim {
-            name: Arc::clone(&name),
-            pool: planned.pool,
-            node_class,
-            instance_type: planned.instance_type,
-            zone: planned.zone,
-            capacity_type: planned.capacity_type,
-            price: planned.price,
-            requirements: planned.requirements,
-            requests: planned.requests,
-            capacity: bought.capacity.clone(),
-            allocatable: bought.allocatable(),
-            labels,
-            annotations,
-            taints,
-            startup_taints,
-            termination_grace_period: grace,
-            template_hash,
-            class_hash,
-            state: ClaimState::Pending,
-            since: now,
-            created: now,
-            provider_id: None,
-            node: None,
-            deleting: None,
-            terminate_by: None,
-            disruption_reason: None,
-        };
+        claim.name = Arc::clone(&name);
         let alternatives = planned.options.iter().filter(|option| option.name != claim.instance_type).take(3);
         let alternatives: Vec<_> =
             alternatives.map(|option| format!("{} {}", option.name, option.price)).collect();

@@ -2,14 +2,12 @@
 
 use std::sync::Arc;
 
-use assay_shared::labels::{azure, karpenter, kubernetes};
 use assay_shared::protocol::Notice;
 use assay_shared::report::EventType;
 
 use super::claims::Given;
 use super::{Engine, Event, EventKind, Machine};
-use crate::catalog::{CapacityType, InstanceType};
-use crate::model::{DaemonSet, Labels, NodeClass, NodePool, Pod, PodId, Timestamp};
+use crate::model::{DaemonSet, NodeClass, Pod, PodId, Timestamp};
 
 impl Engine {
     /// Records what happened. The same event twice is the same as once.
@@ -200,27 +198,4 @@ impl Engine {
         };
         self.record_event(format!("Node/{node}"), EventKind::Warning, reason, message);
     }
-}
-
-/// Labels that the node of a claim will have: what the pool gives, what the type and the choice settle.
-#[must_use]
-pub fn labels_of(pool: &NodePool, bought: &InstanceType, zone: &str, capacity_type: CapacityType) -> Labels {
-    let mut labels = settled_labels(bought, zone, capacity_type);
-    labels.extend(pool.labels.clone());
-    labels.insert(karpenter::NODEPOOL.to_owned(), pool.name.clone());
-    labels.insert(azure::AKS_NODE_CLASS.to_owned(), pool.node_class.clone());
-    labels
-}
-
-/// Labels that the type and the choice settle.
-pub(super) fn settled_labels(bought: &InstanceType, zone: &str, capacity_type: CapacityType) -> Labels {
-    let settled = bought.requirements.iter().filter_map(|(key, set)| {
-        let values = set.finite().filter(|values| values.len() == 1)?;
-        Some((key.to_owned(), values.first()?.clone()))
-    });
-    let mut labels: Labels = settled.collect();
-    labels.insert(kubernetes::INSTANCE_TYPE.to_owned(), bought.name.to_string());
-    labels.insert(kubernetes::ZONE.to_owned(), zone.to_owned());
-    labels.insert(karpenter::CAPACITY_TYPE.to_owned(), capacity_type.as_str().to_owned());
-    labels
 }

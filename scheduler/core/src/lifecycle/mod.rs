@@ -1,7 +1,11 @@
 //! The states of a NodeClaim, from wanted to gone: which may follow which, and how long each may last.
 
+mod planned;
+
 use std::time::Duration;
 
+pub(crate) use self::planned::settled_labels;
+pub use self::planned::{claim_of, labels_of};
 use crate::model::ClaimState;
 
 /// How long the cloud may take to accept a VM (Karpenter's launch time-out).

@@ -6,7 +6,7 @@ use assay_shared::labels::{karpenter, kubernetes};
 
 use crate::catalog::InstanceType;
 use crate::check::check;
-use crate::engine::labels_of;
+use crate::lifecycle::{claim_of, labels_of};
 use crate::model::{
     ClaimState, ExistingAssignment, InstanceTypeOption, Labels, NodeClaim, Plan, PlannedClaim, PodId,
     PodPhase, PodSpec, ResourceList, Snapshot, Timestamp,
@@ -50,34 +50,10 @@ pub(super) fn after(input: &Snapshot, plan: &Plan, pick: usize) -> Snapshot {
                 labels.entry(key.to_owned()).or_insert_with(|| value.to_owned());
             }
         }
-        after.node_claims.push(NodeClaim {
-            name: planned.name.as_str().into(),
-            pool: planned.pool.clone(),
-            node_class: pool.node_class.clone(),
-            instance_type: Arc::clone(&planned.instance_type),
-            zone: Arc::clone(&planned.zone),
-            capacity_type: planned.capacity_type,
-            price: planned.price,
-            requirements: planned.requirements.clone(),
-            requests: planned.requests.clone(),
-            capacity: bought.capacity.clone(),
-            allocatable: bought.allocatable(),
-            labels,
-            annotations: Labels::new(),
-            taints: pool.taints.clone(),
-            startup_taints: Vec::new(),
-            termination_grace_period: None,
-            template_hash: None,
-            class_hash: None,
-            state: ClaimState::Launched,
-            since: Timestamp(0),
-            created: Timestamp(0),
-            provider_id: None,
-            node: None,
-            deleting: None,
-            terminate_by: None,
-            disruption_reason: None,
-        });
+        let claim = claim_of(planned, pool, None, bought, Timestamp(0));
+        let (annotations, startup_taints) = (Labels::new(), Vec::new());
+        let state = ClaimState::Launched;
+        after.node_claims.push(NodeClaim { labels, annotations, startup_taints, state, ..claim });
     }
     after
 }
