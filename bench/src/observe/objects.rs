@@ -1,6 +1,9 @@
 //! The objects of a large cluster, written when they are asked for: as long as those of an API server, `managedFields` and all.
 
 use std::fmt::Write as _;
+use std::sync::OnceLock;
+
+use assay_scheduler::kube::api::hash;
 
 /// Nodes, each with its claim and its CSINode.
 pub(super) const NODES: usize = 5_000;
@@ -172,9 +175,10 @@ pub(super) fn pod(number: usize, version: usize) -> String {
 
 /// A pod that waits for a node.
 pub(super) fn pending_pod(number: usize, version: usize) -> String {
-    // Like one that is deployed already, by another name.
+    // Like one that is deployed already, but too large for what is free on the nodes.
     let mut kind = kind(NODES * DAEMON_SETS + number % DEPLOYED);
     kind.name = format!("new-{number}");
+    kind.cpu = "15500m";
     pod_of(&kind, number, version, "", "Pending")
 }
 
@@ -291,8 +295,10 @@ fn node_claim(number: usize) -> String {
         number,
         1,
         &format!(
-            r#""labels":{{{}}},"annotations":{{"karpenter.sh/nodepool-hash":"1234","karpenter.sh/nodepool-hash-version":"v3"}},"finalizers":["karpenter.sh/termination"],"ownerReferences":[{{"apiVersion":"karpenter.sh/v1","kind":"NodePool","name":"default","uid":"1"}}],"#,
-            machine_labels(number)
+            r#""labels":{{{}}},"annotations":{{{},{}}},"finalizers":["karpenter.sh/termination"],"ownerReferences":[{{"apiVersion":"karpenter.sh/v1","kind":"NodePool","name":"default","uid":"1"}}],"#,
+            machine_labels(number),
+            pool_hash(),
+            class_hash()
         ),
     );
     let condition = |kind: &str| {
@@ -309,15 +315,50 @@ fn node_claim(number: usize) -> String {
     )
 }
 
+/// The annotations that say of which pool a claim was made, so that none has drifted.
+fn pool_hash() -> &'static str {
+    static HASH: OnceLock<String> = OnceLock::new();
+    HASH.get_or_init(|| {
+        let hash = serde_json::from_str(&pool_of("")).ok().and_then(|pool| hash::of_node_pool(&pool));
+        format!(
+            r#""karpenter.sh/nodepool-hash":"{}","karpenter.sh/nodepool-hash-version":"v3""#,
+            hash.unwrap_or_default()
+        )
+    })
+}
+
+/// The same of its class.
+fn class_hash() -> &'static str {
+    static HASH: OnceLock<String> = OnceLock::new();
+    HASH.get_or_init(|| {
+        let hash = serde_json::from_str(&class_of("")).ok().and_then(|class| hash::of_aks_node_class(&class));
+        format!(
+            r#""karpenter.azure.com/aksnodeclass-hash":"{}","karpenter.azure.com/aksnodeclass-hash-version":"v3""#,
+            hash.unwrap_or_default()
+        )
+    })
+}
+
 fn node_pool() -> String {
+    pool_of(pool_hash())
+}
+
+fn pool_of(annotations: &str) -> String {
+    let more = format!(r#""annotations":{{{annotations}}},"#);
     format!(
         r#"{{"kind":"NodePool","apiVersion":"karpenter.sh/v1",{},"spec":{{"disruption":{{"consolidationPolicy":"WhenEmptyOrUnderutilized","consolidateAfter":"1h","budgets":[{{"nodes":"10%"}}]}},"template":{{"spec":{{"nodeClassRef":{{"group":"karpenter.azure.com","kind":"AKSNodeClass","name":"default"}},"requirements":[{{"key":"karpenter.sh/capacity-type","operator":"In","values":["on-demand"]}}],"expireAfter":"720h"}}}}}}}}"#,
-        metadata("default", 0, 1, "")
+        metadata("default", 0, 1, &more)
     )
 }
 
 fn node_class() -> String {
-    let metadata = metadata("default", 0, 1, "");
+    class_of(class_hash())
+}
+
+fn class_of(annotations: &str) -> String {
+    let more =
+        format!(r#""annotations":{{{annotations}}},"finalizers":["karpenter.azure.com/termination"],"#);
+    let metadata = metadata("default", 0, 1, &more);
     format!(
         r#"{{"kind":"AKSNodeClass","apiVersion":"karpenter.azure.com/v1beta1",{metadata},"spec":{{"imageFamily":"Ubuntu","osDiskSizeGB":128}}}}"#
     )

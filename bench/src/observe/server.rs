@@ -129,6 +129,10 @@ fn answer(connection: TcpStream, state: &State) -> anyhow::Result<()> {
             text.len()
         )?;
         writer.write_all(text.as_bytes())?;
+        if matches!(path, GO | BOUGHT) {
+            // Who measures reads to the end.
+            return Ok(());
+        }
     }
 }
 
@@ -181,7 +185,8 @@ fn watch(writer: &mut TcpStream, is_told: bool, state: &State) -> anyhow::Result
         }
     }
     loop {
-        say("BOOKMARK", &format!(r#"{{"metadata":{{"resourceVersion":"{version}"}}}}"#))?;
+        let bookmark = r#"{"kind":"Object","apiVersion":"v1","metadata":{"resourceVersion":"#;
+        say("BOOKMARK", &format!("{bookmark}\"{version}\"}}}}"))?;
         std::thread::sleep(Duration::from_secs(5));
     }
 }

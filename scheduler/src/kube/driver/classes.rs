@@ -40,6 +40,9 @@ struct Hashed {
     version: &'static str,
 }
 
+/// Claims in a part of a list.
+const CLAIMS_AT_ONCE: u32 = 200;
+
 const POOL: Hashed = Hashed {
     key: karpenter::NODEPOOL_HASH,
     version_key: karpenter::NODEPOOL_HASH_VERSION,
@@ -80,8 +83,10 @@ impl RecordWriter {
         }
         if !POOL.is_ours(&metadata) {
             let of_pool = ListParams::default().labels(&format!("{}={name}", karpenter::NODEPOOL));
-            let claims = self.claims().list(&of_pool).await?;
-            self.restamp(&POOL, hash, claims.iter()).await?;
+            let mut wanted = Some(of_pool.limit(CLAIMS_AT_ONCE));
+            while let Some(claims) = self.part_of_claims(&mut wanted).await? {
+                self.restamp(&POOL, hash, claims.iter()).await?;
+            }
         }
         let patch = json!({"metadata": {"annotations": POOL.annotations(hash)}});
         pools.patch_metadata(name, &as_ourselves(), &Patch::Merge(&patch)).await.map(drop)
@@ -125,8 +130,11 @@ impl RecordWriter {
             spec.as_ref().ok().map(hash::aks_node_class).filter(|hash| !CLASS.is_on(&class.metadata, hash))
         {
             if !CLASS.is_ours(&class.metadata) {
-                let claims = self.claims().list(&ListParams::default()).await?;
-                self.restamp(&CLASS, &hash, claims.iter().filter(|claim| is_of(claim, name))).await?;
+                let mut wanted = Some(ListParams::default().limit(CLAIMS_AT_ONCE));
+                while let Some(claims) = self.part_of_claims(&mut wanted).await? {
+                    let of_class = claims.iter().filter(|claim| is_of(claim, name));
+                    self.restamp(&CLASS, &hash, of_class).await?;
+                }
             }
             metadata["annotations"] = CLASS.annotations(&hash);
         }
@@ -167,9 +175,11 @@ impl RecordWriter {
         if kept.len() == class.finalizers().len() {
             return Ok(());
         }
-        let claims = self.claims().list(&ListParams::default()).await?;
-        let holding: Vec<String> =
-            claims.iter().filter(|claim| is_of(claim, &name)).map(ResourceExt::name_any).collect();
+        let mut holding: Vec<String> = Vec::new();
+        let mut wanted = Some(ListParams::default().limit(CLAIMS_AT_ONCE));
+        while let Some(claims) = self.part_of_claims(&mut wanted).await? {
+            holding.extend(claims.iter().filter(|claim| is_of(claim, &name)).map(ResourceExt::name_any));
+        }
         if !holding.is_empty() {
             let shown: Vec<&str> = holding.iter().take(5).map(String::as_str).collect();
             let more = if holding.len() > shown.len() { " and others" } else { "" };
@@ -187,6 +197,18 @@ impl RecordWriter {
         }
         let patch = json!({"metadata": {"resourceVersion": class.resource_version(), "finalizers": kept}});
         classes.patch_metadata(&name, &as_ourselves(), &Patch::Merge(&patch)).await.map(drop)
+    }
+
+    /// The next part of a list of claims; whole, the list of a large cluster is hundreds of megabytes.
+    async fn part_of_claims(
+        &self,
+        wanted: &mut Option<ListParams>,
+    ) -> Result<Option<Vec<DynamicObject>>, Error> {
+        let Some(params) = wanted.take() else { return Ok(None) };
+        let list = self.claims().list(&params).await?;
+        let rest = list.metadata.continue_.filter(|token| !token.is_empty());
+        *wanted = rest.map(|token| params.continue_token(&token));
+        Ok(Some(list.items))
     }
 
     fn claims(&self) -> Api<DynamicObject> {
