@@ -41,8 +41,8 @@ bench: tools ## Measure survey, solver and fleet link; prints a table
 bench-cost: tools ## Measure what plans cost against proven bounds; writes bench/results/cost.md
 	$(CARGO) run --release --locked -p assay-bench -- cost
 
-bench-karpenter: tools ## Measure side by side with Karpenter's own scheduler (needs Go); writes bench/results/karpenter.md
-	$(CARGO) run --release --locked -p assay-bench -- karpenter
+bench-karpenter: bench-build ## Measure side by side with Karpenter's own scheduler (needs Go); writes bench/results/karpenter.md
+	$${CARGO_TARGET_DIR:-target}/release/assay-bench karpenter
 
 bench-disrupt: tools ## Measure disruption plans: time, cost, moves; writes bench/results/disrupt.md
 	$(CARGO) run --release --locked -p assay-bench -- disrupt

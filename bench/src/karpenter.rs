@@ -3,9 +3,8 @@
 //! Every run is a process of its own, so that the peak of memory is that of the run, and a single shot: nothing is amortised.
 //! What is timed is set-up and solve on both sides, from objects in memory to a plan; reading the input is not.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -13,12 +12,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 use assay_core::catalog::Catalog;
-use assay_core::check::check;
-use assay_core::model::{Labels, NodePool, Pod, PodSpec};
-use assay_core::solve::{Preferences, SolveOptions, solve};
+use assay_core::model::NodePool;
 use assay_scheduler::manifest::{Manifests, Source};
 use serde::{Deserialize, Serialize};
 
+use crate::process::sibling;
 use crate::recipe::{self, Input};
 use crate::report::machine;
 
@@ -44,98 +42,6 @@ impl Report {
 
 /// A run on our side takes no longer than Karpenter's timeout of a provisioning round allows by far; Karpenter may take long.
 const LONGEST: Duration = Duration::from_secs(600);
-
-/// Pods that are read at a time.
-const PART: usize = 200;
-
-/// Specs and labels that pods share.
-#[derive(Default)]
-struct Shared {
-    specs: std::collections::HashMap<Arc<PodSpec>, ()>,
-    labels: std::collections::BTreeSet<Arc<Labels>>,
-    namespaces: std::collections::BTreeSet<Arc<str>>,
-}
-
-impl Shared {
-    fn interned(&mut self, mut pod: Pod) -> Pod {
-        let specs = &mut self.specs;
-        pod.spec = match specs.get_key_value(&pod.spec) {
-            Some((known, ())) => Arc::clone(known),
-            None => {
-                specs.insert(Arc::clone(&pod.spec), ());
-                pod.spec
-            }
-        };
-        for (list, one) in [(&mut self.labels, &mut pod.labels), (&mut BTreeSet::new(), &mut pod.annotations)]
-        {
-            match list.get(one) {
-                Some(known) => *one = Arc::clone(known),
-                None => {
-                    list.insert(Arc::clone(one));
-                }
-            }
-        }
-        let namespace = &mut pod.id.namespace;
-        match self.namespaces.get(namespace) {
-            Some(known) => *namespace = Arc::clone(known),
-            None => {
-                self.namespaces.insert(Arc::clone(namespace));
-            }
-        }
-        pod
-    }
-}
-
-/// Solves one input in this process and prints the report.
-pub(crate) fn ours(input: &Path, preferences: Preferences) -> anyhow::Result<()> {
-    let file = std::fs::File::open(input).with_context(|| input.display().to_string())?;
-    let mut lines = BufReader::new(file).lines();
-    let types = lines.next().context("expected instance types on the first line, found nothing")??;
-    let (catalog, _) = Catalog::parse(&types, "", assay_core::catalog::PriceList::default())?;
-    drop(types);
-    // In parts, as a watch delivers them: what is measured is the memory of the scheduler, not that of a file.
-    let mut snapshot = Manifests::default().into_snapshot(|_| Vec::new());
-    snapshot.pools.push(NodePool::with_defaults("default"));
-    let class = assay_core::model::NodeClass::with_defaults("default");
-    let types = Arc::new(catalog.instance_types(&class, |_| None));
-    snapshot.instance_types = BTreeMap::from([("default".to_owned(), types)]);
-    drop(catalog);
-    let mut shared = Shared::default();
-    loop {
-        let part: Vec<String> = lines.by_ref().take(PART).collect::<Result<_, _>>()?;
-        if part.is_empty() {
-            break;
-        }
-        let text = format!("{{\"apiVersion\":\"v1\",\"kind\":\"List\",\"items\":[{}]}}", part.join(","));
-        let manifests = Manifests::parse(&[Source { name: "pods".to_owned(), text }])?;
-        ensure!(
-            manifests.invalid_pods.is_empty(),
-            "pods cannot be read: {:?}",
-            manifests.invalid_pods.first()
-        );
-        snapshot.pods.extend(manifests.pods.into_iter().map(|pod| shared.interned(pod)));
-    }
-    drop(shared);
-    let options = SolveOptions { preferences, ..SolveOptions::default() };
-    let started = Instant::now();
-    let plan = solve(&snapshot, &options);
-    let solve_seconds = started.elapsed().as_secs_f64();
-    let peak_rss_bytes = peak_rss();
-    if let Err(violations) = check(&snapshot, &plan) {
-        bail!("the plan breaks a rule: {}", violations[0]);
-    }
-    let report = Report {
-        pods: snapshot.pods.len(),
-        set_up_seconds: 0.0,
-        solve_seconds,
-        nodes: plan.totals.nodes,
-        left_out: plan.unschedulable.len(),
-        price_per_hour: plan.totals.price.usd(),
-        peak_rss_bytes,
-    };
-    println!("{}", serde_json::to_string(&report)?);
-    Ok(())
-}
 
 /// Runs both sides on every input, or ours `alone` on those with `only` in their names; prints the table and, where it is whole,
 /// writes it to `bench/results/karpenter.md`.
@@ -164,8 +70,7 @@ pub(crate) fn run(most: usize, only: Option<&str>, alone: bool) -> anyhow::Resul
         eprintln!("{name} …");
         input.write(&path)?;
         let policy = policy.unwrap_or("respect");
-        let own = std::env::current_exe()?;
-        let own = start(Command::new(own).arg("karpenter-ours").arg(&path).arg("--preferences").arg(policy))?;
+        let own = start(Command::new(sibling("schedule")?).arg(&path).arg(policy))?;
         let program = program.as_ref().filter(|_| input.pods.len() <= 20_000);
         let peer = program.map(|program| start(Command::new(program).arg(&path).arg(policy))).transpose()?;
         for (side, report) in [("Assay", Some(&own)), ("Karpenter", peer.as_ref())] {
@@ -261,13 +166,6 @@ fn start(command: &mut Command) -> anyhow::Result<Report> {
 
 fn time(seconds: f64) -> String {
     if seconds < 1.0 { format!("{:.1} ms", seconds * 1e3) } else { format!("{seconds:.2} s") }
-}
-
-/// Most memory that this process has used.
-fn peak_rss() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or_default();
-    line.split_whitespace().next().and_then(|kib| kib.parse::<u64>().ok()).unwrap_or(0) * 1024
 }
 
 /// A snapshot of the recipe for measurements of ours alone.

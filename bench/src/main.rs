@@ -15,9 +15,6 @@ mod solver;
 mod survey;
 mod warm;
 
-use std::path::PathBuf;
-
-use assay_core::solve::Preferences;
 use clap::{Parser, Subcommand};
 
 /// Measures Assay on this machine.
@@ -80,15 +77,6 @@ enum Command {
         #[arg(long, default_value_t = kube::PODS_PER_NODE)]
         pods_per_node: usize,
     },
-    /// One input of that comparison, in this process.
-    #[command(hide = true)]
-    KarpenterOurs {
-        /// The input.
-        input: PathBuf,
-        /// Whether preferences count.
-        #[arg(long, default_value = "respect")]
-        preferences: String,
-    },
 }
 
 fn main() -> anyhow::Result<()> {
@@ -118,9 +106,5 @@ fn main() -> anyhow::Result<()> {
         Command::Observe => observe::run(),
         Command::Kube { nodes, pods_per_node } => kube::run(nodes, pods_per_node),
         Command::Karpenter { most, only, alone } => karpenter::run(most, only.as_deref(), alone),
-        Command::KarpenterOurs { input, preferences } => {
-            let ignored = preferences == "ignore";
-            karpenter::ours(&input, if ignored { Preferences::Ignore } else { Preferences::Respect })
-        }
     }
 }

@@ -36,7 +36,7 @@ impl Usage {
     }
 }
 
-/// A program that `make build` puts beside this one.
+/// A program that `make bench-build` puts beside this one.
 pub(crate) fn sibling(name: &str) -> anyhow::Result<PathBuf> {
     let path = std::env::current_exe()?.with_file_name(name);
     ensure!(path.exists(), "{} is not there: run make bench-build first", path.display());
