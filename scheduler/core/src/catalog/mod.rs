@@ -18,7 +18,9 @@ use std::fmt;
 use std::sync::Arc;
 
 use assay_shared::units::Bytes;
+use serde::Deserialize;
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 use crate::model::{NodeClass, NodePool};
 pub use azure::{BUILTIN_REGIONS, PriceList, Sku, UNKNOWN_PRICE};
@@ -58,6 +60,25 @@ enum Source {
     Neutral(Vec<InstanceType>),
 }
 
+/// An object of either form, its entries unread: a file of ARM is large, and a tree of all of it ten times as large.
+#[derive(Deserialize)]
+struct File<'t> {
+    #[serde(borrow, rename = "instanceTypes")]
+    instance_types: Option<&'t RawValue>,
+    #[serde(borrow)]
+    value: Option<&'t RawValue>,
+}
+
+/// The entries of a list, unread.
+fn list(raw: &RawValue) -> Option<Vec<&RawValue>> {
+    serde_json::from_str(raw.get()).ok()
+}
+
+/// One entry.
+fn entry(raw: &RawValue) -> Result<Value, CatalogError> {
+    serde_json::from_str(raw.get()).map_err(CatalogError::Json)
+}
+
 impl Catalog {
     /// The built-in Azure catalogue of a region.
     ///
@@ -83,20 +104,22 @@ impl Catalog {
         region: &str,
         prices: PriceList,
     ) -> Result<(Self, Vec<CatalogWarning>), CatalogError> {
-        let skus =
-            match serde_json::from_str(text.trim_start_matches('\u{feff}')).map_err(CatalogError::Json)? {
-                Value::Array(skus) => skus,
-                Value::Object(mut object) => match (object.remove("instanceTypes"), object.remove("value")) {
-                    (Some(types), _) => {
-                        let source = Source::Neutral(neutral::instance_types(&types)?);
-                        return Ok((Self { source }, Vec::new()));
-                    }
-                    (None, Some(Value::Array(skus))) => skus,
-                    _ => return Err(CatalogError::Shape { expected: EXPECTED }),
-                },
-                _ => return Err(CatalogError::Shape { expected: EXPECTED }),
-            };
-        let (skus, warnings) = azure::parse_skus(&skus, region);
+        let text = text.trim_start_matches('\u{feff}').trim_start();
+        let skus = if text.starts_with('[') {
+            serde_json::from_str(text).map_err(CatalogError::Json)?
+        } else if text.starts_with('{') {
+            let file: File<'_> = serde_json::from_str(text).map_err(CatalogError::Json)?;
+            if let Some(types) = file.instance_types {
+                let list = list(types);
+                let list = list.ok_or(CatalogError::Shape { expected: "a list under \"instanceTypes\"" })?;
+                return Ok((Self { source: Source::Neutral(neutral::instance_types(&list)?) }, Vec::new()));
+            }
+            file.value.and_then(list).ok_or(CatalogError::Shape { expected: EXPECTED })?
+        } else {
+            serde_json::from_str::<Value>(text).map_err(CatalogError::Json)?;
+            return Err(CatalogError::Shape { expected: EXPECTED });
+        };
+        let (skus, warnings) = azure::parse_skus(&skus, region)?;
         let region = region.to_ascii_lowercase();
         Ok((Self { source: Source::Azure { region, skus, prices } }, warnings))
     }

@@ -19,6 +19,7 @@ use std::sync::Arc;
 use assay_shared::labels::{karpenter, kubernetes};
 use assay_shared::quantity::{Quantity, QuantityError};
 use assay_shared::units::UsdPerHour;
+use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use super::{
@@ -38,11 +39,11 @@ fn wrong(field: impl Into<String>, expected: impl Into<String>, found: Option<&V
 }
 
 /// The instance types of the list.
-pub(super) fn instance_types(list: &Value) -> Result<Vec<InstanceType>, CatalogError> {
-    let list = list.as_array().ok_or(CatalogError::Shape { expected: "a list under \"instanceTypes\"" })?;
+pub(super) fn instance_types(list: &[&RawValue]) -> Result<Vec<InstanceType>, CatalogError> {
     let mut types = Vec::with_capacity(list.len());
     let mut names = BTreeSet::new();
-    for (index, entry) in list.iter().enumerate() {
+    for (index, raw) in list.iter().enumerate() {
+        let entry = super::entry(raw)?;
         let name = entry.get("name").and_then(Value::as_str).unwrap_or_default();
         let error = |Wrong(field, expected, found): Wrong| {
             let entry = match name {
@@ -51,7 +52,7 @@ pub(super) fn instance_types(list: &Value) -> Result<Vec<InstanceType>, CatalogE
             };
             CatalogError::Entry { entry, field, expected, found }
         };
-        let parsed = instance_type(entry).map_err(error)?;
+        let parsed = instance_type(&entry).map_err(error)?;
         if !names.insert(Arc::clone(&parsed.name)) {
             return Err(error(wrong("name", "each name once", entry.get("name"))));
         }

@@ -13,25 +13,30 @@ use assay_shared::labels::LABEL_VALUE_MAX;
 use assay_shared::report::{Architecture, GpuVendor};
 use assay_shared::units::{Bytes, Gbps};
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 use super::Sku;
 use super::sku_name::SkuName;
-use crate::catalog::CatalogWarning;
+use crate::catalog::{CatalogError, CatalogWarning};
 
 /// A field that is wrong: its name, what was expected, what was found.
 struct Wrong(String, &'static str, String);
 
 /// The VM sizes that can be bought in `region`, in the order of their names, and what was wrong with the others.
-pub(in crate::catalog) fn parse_skus(entries: &[Value], region: &str) -> (Vec<Sku>, Vec<CatalogWarning>) {
+pub(in crate::catalog) fn parse_skus(
+    entries: &[&RawValue],
+    region: &str,
+) -> Result<(Vec<Sku>, Vec<CatalogWarning>), CatalogError> {
     let mut skus = BTreeMap::new();
     let mut warnings = Vec::new();
-    for (index, entry) in entries.iter().enumerate() {
+    for (index, raw) in entries.iter().enumerate() {
+        let entry = crate::catalog::entry(raw)?;
         let name = entry.get("name").and_then(Value::as_str).unwrap_or_default();
         let mut warn = |Wrong(field, expected, found): Wrong| {
             let (name, expected) = (name.to_owned(), expected.to_owned());
             warnings.push(CatalogWarning { index, name, field, expected, found });
         };
-        match sku(entry, region, &mut warn) {
+        match sku(&entry, region, &mut warn) {
             Ok(None) => {}
             Ok(Some(sku)) if skus.contains_key(&sku.size.name) => {
                 warn(Wrong("name".to_owned(), "each size once per region", "a second entry".to_owned()));
@@ -42,7 +47,7 @@ pub(in crate::catalog) fn parse_skus(entries: &[Value], region: &str) -> (Vec<Sk
             Err(wrong) => warn(wrong),
         }
     }
-    (skus.into_values().collect(), warnings)
+    Ok((skus.into_values().collect(), warnings))
 }
 
 /// One entry; `None` where it is no VM size or cannot be bought in the region. `warn` is told of fields that were passed over.
