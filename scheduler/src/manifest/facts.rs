@@ -79,28 +79,7 @@ pub(super) struct OfClaims(BTreeMap<String, NodeFacts>);
 impl OfClaims {
     /// Takes what the object of a claim says.
     pub(super) fn read(&mut self, document: &Document, name: &str) -> Result<(), ManifestError> {
-        let Object { spec, status } = document.typed()?;
-        let mut facts = NodeFacts {
-            image: Some(status.image_id).filter(|image| !image.is_empty()),
-            last_pod_event: time(document, "status.lastPodEventTime", status.last_pod_event_time.as_deref())?,
-            ..NodeFacts::default()
-        };
-        facts.expire_after = match spec.expire_after.as_deref() {
-            None => None,
-            Some("Never") => Some(Wait::Never),
-            Some(text) => Some(Wait::After(pool::duration(document, "spec.expireAfter", text)?)),
-        };
-        for condition in status.conditions {
-            match (condition.name.as_str(), condition.status.as_str()) {
-                ("Drifted", "True") => {
-                    let since = condition.since(document)?;
-                    facts.drift = Some(Drift { reason: condition.reason, since });
-                }
-                (HARDWARE_MATCHES, "False") => facts.mismatch = Some(condition.message),
-                _ => {}
-            }
-        }
-        self.0.insert(name.to_owned(), facts);
+        self.0.insert(name.to_owned(), of_claim(document)?);
         Ok(())
     }
 
@@ -123,8 +102,34 @@ impl OfClaims {
     }
 }
 
+/// What the object of a claim says.
+pub(crate) fn of_claim(document: &Document) -> Result<NodeFacts, ManifestError> {
+    let Object { spec, status } = document.typed()?;
+    let mut facts = NodeFacts {
+        image: Some(status.image_id).filter(|image| !image.is_empty()),
+        last_pod_event: time(document, "status.lastPodEventTime", status.last_pod_event_time.as_deref())?,
+        ..NodeFacts::default()
+    };
+    facts.expire_after = match spec.expire_after.as_deref() {
+        None => None,
+        Some("Never") => Some(Wait::Never),
+        Some(text) => Some(Wait::After(pool::duration(document, "spec.expireAfter", text)?)),
+    };
+    for condition in status.conditions {
+        match (condition.name.as_str(), condition.status.as_str()) {
+            ("Drifted", "True") => {
+                let since = condition.since(document)?;
+                facts.drift = Some(Drift { reason: condition.reason, since });
+            }
+            (HARDWARE_MATCHES, "False") => facts.mismatch = Some(condition.message),
+            _ => {}
+        }
+    }
+    Ok(facts)
+}
+
 /// What the object of a node says.
-pub(super) fn of_node(document: &Document) -> Result<NodeFacts, ManifestError> {
+pub(crate) fn of_node(document: &Document) -> Result<NodeFacts, ManifestError> {
     let Object { status, .. } = document.typed()?;
     let version = status.node_info.kubelet_version;
     let mut facts = NodeFacts {
@@ -143,7 +148,7 @@ pub(super) fn of_node(document: &Document) -> Result<NodeFacts, ManifestError> {
 }
 
 /// What the object of a class says.
-pub(super) fn of_class(document: &Document) -> Result<ClassFacts, ManifestError> {
+pub(crate) fn of_class(document: &Document) -> Result<ClassFacts, ManifestError> {
     let Object { status, .. } = document.typed()?;
     Ok(ClassFacts {
         images: status.images.into_iter().map(|image| image.id).filter(|id| !id.is_empty()).collect(),

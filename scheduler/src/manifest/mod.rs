@@ -61,6 +61,7 @@ pub(crate) mod live {
     pub(crate) use super::disruption_budget::read as read_disruption_budget;
     pub(crate) use super::document::{Document, scheduler_configuration};
     pub(crate) use super::error::ManifestError;
+    pub(crate) use super::facts::{of_claim, of_class, of_node};
     pub(crate) use super::gang::{Members, group_of};
     pub(crate) use super::node::read as read_node;
     pub(crate) use super::objects::{Meta, OwnerReference, time};

@@ -107,6 +107,10 @@ fn everything() -> (Metrics, FleetHandle) {
     metrics.drained("default");
     metrics.node_terminated("default", second, 3600 * second);
     metrics.disruption_decided("delete", "empty", "");
+    metrics.eligible("Empty", 2);
+    metrics.validation_failed("Underutilized");
+    metrics.disruption_undone("Drifted");
+    metrics.consolidation_timed_out();
     metrics.pod_bound(second);
     metrics.pod_started(second);
     metrics.pod_decided(second);

@@ -12,7 +12,7 @@ use super::eviction::Evictions;
 use super::plan::{BlockReason, Blocked};
 use crate::catalog::{CapacityType, InstanceType};
 use crate::model::{
-    ClaimState, Labels, Node, NodeClaim, NodeFacts, NodePool, Pod, PodPhase, Snapshot, Timestamp,
+    ClaimState, Drift, Labels, Node, NodeClaim, NodeFacts, NodePool, Pod, PodPhase, Snapshot, Timestamp,
 };
 
 /// A node that may go.
@@ -74,6 +74,8 @@ pub(super) struct Fleet<'s> {
     pub(super) managed: BTreeMap<&'s str, Vec<&'s Node>>,
     /// What all nodes cost whose price is known.
     pub(super) price: UsdPerHour,
+    /// Nodes that are not what their pool would make now.
+    pub(super) drifts: BTreeMap<Arc<str>, Drift>,
     /// Names of nodes that are on their way out.
     pub(super) going: Vec<Arc<str>>,
 }

@@ -413,7 +413,7 @@ fn too_many_moves(most: usize) -> Refusal {
 
 fn not_looked_at() -> Refusal {
     let detail = "the work allowed was spent before it was looked at".to_owned();
-    Refusal::new(BlockReason::NoCheaperReplacement, detail)
+    Refusal::new(BlockReason::NotLookedAt, detail)
 }
 
 fn not_worth_it(price: UsdPerHour, replacements: UsdPerHour, paid: &Payback) -> Refusal {

@@ -2,6 +2,7 @@
 //! which is also that of urgency; what saves money comes after.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use assay_shared::labels::karpenter;
 
@@ -200,6 +201,7 @@ impl Planner<'_, '_> {
         for node in self.staying() {
             let candidate = &self.fleet.candidates[node];
             if let Some(drift) = drift(self.snapshot, candidate).filter(|_| !candidate.is_static) {
+                self.fleet.drifts.insert(Arc::clone(&candidate.node.name), drift.clone());
                 drifts.push((drift, node));
             }
         }

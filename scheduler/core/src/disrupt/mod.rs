@@ -11,11 +11,9 @@
 //! ```
 //!
 //! Data comes from a [`Snapshot`] with all claims and its
-//! [`DisruptionFacts`](crate::model::DisruptionFacts); the plan goes to whoever asked: `assay disrupt` prints it. Every
+//! [`DisruptionFacts`](crate::model::DisruptionFacts); the plan goes to whoever asked: `assay disrupt` prints it, the engine carries it out. Every
 //! question is put to one shared state of the solver ([`base`]), which is neither copied nor built again. `check` judges plans by
 //! rules of its own.
-//!
-//! The engine of today decides on emptiness with [`empty_nodes`] and on budgets with [`allowed_disruptions`].
 
 mod balanced;
 mod base;
@@ -25,7 +23,6 @@ mod candidate;
 mod consolidate;
 mod cost;
 mod drift;
-mod emptiness;
 mod eviction;
 mod knapsack;
 mod methods;
@@ -42,12 +39,12 @@ pub(crate) use base::claim_made;
 pub use blockers::{Protection, blocker};
 pub use budget::allowed_disruptions;
 pub use cost::{eviction_cost, savings_ratio};
-pub use emptiness::{Candidate, empty_nodes};
 pub use options::{DisruptOptions, PaybackDefaults};
 pub use outcome::carried_out;
 pub use plan::{
     BlockReason, Blocked, Command, DisruptionPlan, DisruptionReason, DisruptionTotals, Move, Payback,
 };
+pub(crate) use repair::{preempted, repair_due};
 
 use self::planner::Planner;
 use crate::model::Snapshot;

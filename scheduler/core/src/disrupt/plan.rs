@@ -1,10 +1,11 @@
 //! What `disrupt` returns: commands, each specific enough to be carried out, and nodes that stay with their reason.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use assay_shared::units::{Usd, UsdPerHour};
 
-use crate::model::{Plan, PlannedClaim, PodId, Timestamp};
+use crate::model::{Drift, Plan, PlannedClaim, PodId, Timestamp};
 
 /// Which nodes go, in which order, what is bought for them, and where their pods run afterwards.
 #[must_use = "a plan does nothing until it is carried out"]
@@ -18,6 +19,8 @@ pub struct DisruptionPlan {
     pub assumed: Plan,
     /// Nodes that are on their way out already.
     pub leaving: Vec<Arc<str>>,
+    /// Nodes that are not what their pool would make now, whether they go or not, and why.
+    pub drifted: BTreeMap<Arc<str>, Drift>,
     /// Sums.
     pub totals: DisruptionTotals,
 }
@@ -197,6 +200,8 @@ pub enum BlockReason {
     OneAtATime,
     /// Its pods share a node with others that move in this plan.
     TakesPods,
+    /// The work allowed was spent before it was looked at.
+    NotLookedAt,
 }
 
 impl BlockReason {
@@ -225,6 +230,7 @@ impl BlockReason {
             Self::MaxMoves => "MaxMoves",
             Self::OneAtATime => "OneAtATime",
             Self::TakesPods => "TakesPods",
+            Self::NotLookedAt => "NotLookedAt",
         }
     }
 
@@ -240,6 +246,7 @@ impl BlockReason {
                 | Self::ConsolidateAfter
                 | Self::ConsolidationPolicy
                 | Self::TakesPods
+                | Self::NotLookedAt
         )
     }
 }

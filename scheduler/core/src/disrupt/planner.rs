@@ -271,7 +271,15 @@ impl<'s, 'o> Planner<'s, 'o> {
         }
         let (assumed, leaving) =
             (std::mem::take(&mut self.base.assumed), std::mem::take(&mut self.fleet.going));
-        DisruptionPlan { commands, blocked: blocked.into_values().collect(), assumed, leaving, totals }
+        let drifted = std::mem::take(&mut self.fleet.drifts);
+        DisruptionPlan {
+            commands,
+            blocked: blocked.into_values().collect(),
+            assumed,
+            leaving,
+            drifted,
+            totals,
+        }
     }
 
     fn commands(&self) -> Vec<Command> {

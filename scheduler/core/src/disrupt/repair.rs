@@ -39,8 +39,13 @@ pub(super) fn broken(facts: &NodeFacts) -> Option<(String, Timestamp)> {
     holding.min_by_key(|(_, due)| *due)
 }
 
+/// When a node that is broken now is to be replaced.
+pub(crate) fn repair_due(facts: &NodeFacts) -> Option<Timestamp> {
+    broken(facts).map(|(_, due)| due)
+}
+
 /// By when the cloud takes a node back.
-pub(super) fn preempted(facts: &NodeFacts) -> Option<Timestamp> {
+pub(crate) fn preempted(facts: &NodeFacts) -> Option<Timestamp> {
     let announced = facts
         .conditions
         .iter()

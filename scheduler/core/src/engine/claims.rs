@@ -256,14 +256,13 @@ impl Engine {
     /// Forgets a machine that is no more, and lets go of its claim.
     pub(super) fn finish(&mut self, now: Timestamp, claim: &Arc<str>) {
         let Some(machine) = self.machines.remove(claim) else { return };
+        self.disruption.forget_claim(claim);
         self.spent += machine.spent(now);
         if let Some(node) = &machine.claim.node {
             self.claim_by_node.remove(node);
             self.nodes.mark(node);
             self.attachments.remove(node);
         }
-        // Its share of a limit is free again.
-        self.room_is_free();
         self.solve_soon(now);
         self.forget_nominations(now, claim);
         let ending = machine.ending.unwrap_or_default();

@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::termination::disrupted_taint;
 use super::{Effect, Engine, EventKind, EvictionAnswer};
 use crate::disrupt::Protection;
-use crate::model::{ClaimState, Pod, PodId, PodOwner, PodPhase, Timestamp};
+use crate::model::{ClaimState, Pod, PodId, PodOwner, PodPhase, ResourceList, Timestamp};
 
 /// A pod that is still there so long after its end was due is not waited for.
 const STUCK: Duration = Duration::from_secs(60);
@@ -188,7 +188,7 @@ impl Engine {
         }
     }
 
-    /// Whether the place a pod is to move to could take it now.
+    /// Whether the place a pod is to move to could take it now. Others may have been quicker.
     pub(super) fn place_is_ready(&self, pod: &PodId) -> bool {
         let Some(target) = self.nominations.get(pod) else { return false };
         let node = match self.machines.get(target) {
@@ -198,6 +198,23 @@ impl Engine {
             Some(machine) => machine.claim.node.as_ref().and_then(|node| self.nodes.get(node)),
             None => self.nodes.get(target),
         };
-        node.is_some_and(|node| node.ready && node.accepts_pods())
+        let Some(node) = node.filter(|node| node.ready && node.accepts_pods()) else { return false };
+        let here = self.pods.on(&node.name).filter(|other| other.uses_node() && other.id != *pod);
+        let mut used: ResourceList = here.map(|other| &other.spec.requests).sum();
+        if let Some(pod) = self.pods.get(pod) {
+            used += &pod.spec.requests;
+        }
+        used.fits(&node.allocatable)
+    }
+
+    /// Whether a node or claim could take all pods that are expected there together.
+    pub(super) fn takes_all(&self, target: &str) -> bool {
+        let node = self.node_of(target).or_else(|| self.nodes.get(target));
+        let Some(node) = node else { return self.machines.contains_key(target) };
+        let expected: Vec<&Pod> = self.nominations.on(target).filter_map(|id| self.pods.get(id)).collect();
+        let here = self.pods.on(&node.name).filter(|pod| pod.uses_node());
+        let others = here.filter(|pod| !expected.iter().any(|one| one.id == pod.id));
+        let used: ResourceList = others.chain(expected.iter().copied()).map(|pod| &pod.spec.requests).sum();
+        used.fits(&node.allocatable)
     }
 }

@@ -10,7 +10,8 @@ use assay_shared::units::UsdPerHour;
 
 use crate::catalog::CapacityType;
 use crate::model::{
-    DaemonSet, DisruptionBudget, Node, NodeClaim, NodeClass, NodePool, Pod, PodId, Timestamp,
+    ClassFacts, DaemonSet, DisruptionBudget, Node, NodeClaim, NodeClass, NodeFacts, NodePool, Pod, PodId,
+    Timestamp, Wait,
 };
 
 /// Something that happened in the cluster, the cloud or the fleet.
@@ -40,6 +41,30 @@ pub enum Event {
     DisruptionBudgetApplied(Box<DisruptionBudget>),
     /// A PodDisruptionBudget is gone.
     DisruptionBudgetDeleted(PodId),
+    /// What is known of a node that decides whether it may stay: its conditions, its version, the image of its machine. What the
+    /// engine knows by itself (pods that come and go, hardware, drift) is not read.
+    NodeFacts {
+        /// The node.
+        node: Arc<str>,
+        /// What is known.
+        facts: Box<NodeFacts>,
+    },
+    /// What a claim's object says of its machine beside what the claim is.
+    ClaimFacts {
+        /// The claim.
+        claim: Arc<str>,
+        /// Image the machine was made from.
+        image: Option<String>,
+        /// Age at which it is replaced, where it is not the pool's.
+        expire_after: Option<Wait>,
+    },
+    /// What a class would make now.
+    ClassFacts {
+        /// The class.
+        class: String,
+        /// What is known.
+        facts: ClassFacts,
+    },
     /// A claim is there that an earlier run or somebody else made, or its object changed. At start these come after the pools
     /// and classes and before the first [`Engine::advance`](super::Engine::advance), so that nothing is bought twice.
     ClaimApplied(Box<NodeClaim>),

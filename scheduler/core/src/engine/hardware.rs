@@ -133,7 +133,14 @@ impl Engine {
             self.taint(node, taint(assay::HARDWARE_MISMATCH_TAINT));
         }
         match policy {
-            MismatchPolicy::Replace => self.leave(now, claim, LeaveReason::WrongHardware),
+            MismatchPolicy::Replace => match self.machines.get(claim).map(|machine| machine.claim.state) {
+                Some(ClaimState::Initialized) => {
+                    self.forget_nominations(now, claim);
+                    self.disruption.changed_urgently();
+                }
+                // It never served anybody.
+                _ => self.leave(now, claim, LeaveReason::WrongHardware),
+            },
             MismatchPolicy::Taint => self.forget_nominations(now, claim),
             // It is kept as it is: what it is now counts as what was bought.
             MismatchPolicy::Label => {

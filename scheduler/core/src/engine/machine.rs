@@ -8,7 +8,7 @@ use assay_shared::units::UsdPerHour;
 
 use super::{Condition, LeaveReason};
 use crate::catalog::InstanceType;
-use crate::model::{ClaimState, NodeClaim, Timestamp};
+use crate::model::{ClaimState, Drift, NodeClaim, Timestamp};
 use crate::profile::Mismatch;
 
 /// A claim and what is known beyond it.
@@ -36,13 +36,13 @@ pub struct Machine {
     pub network_inactive_since: Option<Timestamp>,
     /// Since when no pod came or went.
     pub quiet_since: Timestamp,
-    /// Since when it has another template than its pool.
-    pub drifted_since: Option<Timestamp>,
+    /// Why it is not what its pool would make now, and since when.
+    pub drift: Option<Drift>,
     /// Since when the node it had is not to be found.
     pub missing_since: Option<Timestamp>,
     /// Why it is to go, once that is decided.
     pub leaving: Option<LeaveReason>,
-    /// When the cloud takes it back whatever we do.
+    /// When it is gone whatever we do: the cloud takes it back, or it is broken.
     pub taken_at: Option<Timestamp>,
     /// How far its end got, once its claim is to be deleted.
     pub ending: Option<Ending>,
@@ -81,7 +81,7 @@ impl Machine {
             claim_conditions: BTreeMap::new(),
             network_inactive_since: None,
             quiet_since: now,
-            drifted_since: None,
+            drift: None,
             missing_since: None,
             leaving: None,
             taken_at: None,

@@ -22,15 +22,16 @@
 //! | `claims` | what the cloud's and the API server's word on a claim means: launched, refused, deleted, gone |
 //! | `registration` | which node is whose, what it gets, and when pods may count on it |
 //! | `hardware` | what a report means: profile, labels, conditions, mismatch |
-//! | `release`, `drift` | which machines go, and why |
+//! | `disruption` | which machines go by our own choice: planned, validated, carried out, undone |
+//! | `release` | why machines go, and what lies between the decision and the end |
 //! | `termination`, `drain` | how they go: pods, volumes, VM, claim |
 //! | `collect` | VMs without claim, claims without VM |
 //! | `pools` | what a pool's status says, and whether it may buy |
 
 mod claims;
 mod collect;
+mod disruption;
 mod drain;
-mod drift;
 mod effect;
 mod event;
 mod hardware;
@@ -58,6 +59,7 @@ use std::time::Duration;
 use assay_shared::HardwareReport;
 use assay_shared::units::Bytes;
 
+pub use disruption::DisruptionCounts;
 pub use effect::{Condition, ConditionStatus, Effect, EventKind};
 pub use event::{Event, EvictionAnswer, Instance, LaunchError, LaunchFailure};
 pub use machine::{Ending, Machine};
@@ -66,12 +68,13 @@ pub use release::LeaveReason;
 pub(crate) use termination::disrupted_taint;
 
 use crate::catalog::{Catalog, InstanceType};
+use crate::disrupt::DisruptOptions;
 use crate::model::{DaemonSet, DisruptionBudget, Node, NodeClass, NodePool, Pod, PodId, Timestamp};
 use crate::profile::{MismatchKind, ProfileStore};
 use crate::solve::SolveOptions;
 use claims::Release;
+use disruption::Disruption;
 use drain::Eviction;
-use drift::Blocked;
 use nominations::Nominations;
 use picture::Picture;
 use pods::Pods;
@@ -136,12 +139,18 @@ pub struct Settings {
     pub report_timeout_policy: ReportTimeoutPolicy,
     /// How the solver works.
     pub solve: SolveOptions,
+    /// How it is decided which machines go; `solve` in it is not looked at.
+    pub disrupt: DisruptOptions,
+    /// How often machines are looked at while things change.
+    pub disruption_poll: Duration,
+    /// How long what saves money waits before it is held against the cluster once more, and done.
+    pub disruption_validation: Duration,
     /// Makes names of claims differ between clusters and restarts.
     pub seed: u64,
 }
 
 impl Default for Settings {
-    /// Karpenter's batch window: 1 s idle, 10 s at most.
+    /// Karpenter's: a batch window of 1 s idle and 10 s at most, machines looked at every 10 s, validation after 15 s.
     fn default() -> Self {
         Self {
             batch_idle: Duration::from_secs(1),
@@ -149,6 +158,9 @@ impl Default for Settings {
             report_timeout: Duration::from_secs(5 * 60),
             report_timeout_policy: ReportTimeoutPolicy::Trust,
             solve: SolveOptions::default(),
+            disrupt: DisruptOptions::default(),
+            disruption_poll: Duration::from_secs(10),
+            disruption_validation: Duration::from_secs(15),
             seed: 0,
         }
     }
@@ -249,10 +261,7 @@ pub struct Engine {
     evictions: BTreeMap<PodId, Eviction>,
     /// Pods of leaving machines for which the last plan found no other place.
     placeless: BTreeSet<PodId>,
-    /// Drifted machines whose pods had no other place.
-    drift_blocked: BTreeMap<Arc<str>, Blocked>,
-    /// How often room came free since the start.
-    room_freed: u64,
+    disruption: Disruption,
     /// Where each pod that is not bound yet, or must move, is expected to run: a claim, or a node that has none.
     nominations: Nominations,
     /// Pods already reported as unschedulable, with what was said, so that it is said once.
@@ -299,8 +308,7 @@ impl Engine {
             registrations: Registrations::default(),
             evictions: BTreeMap::new(),
             placeless: BTreeSet::new(),
-            drift_blocked: BTreeMap::new(),
-            room_freed: 0,
+            disruption: Disruption::default(),
             nominations: Nominations::default(),
             reported: BTreeMap::new(),
             unavailable: Unavailable::default(),
@@ -323,7 +331,6 @@ impl Engine {
         self.wakeups = self.wakeups.split_off(&Timestamp(now.0.saturating_add(1)));
         if self.unavailable.expire(now) {
             self.picture.market_changed();
-            self.drift_may_go_on(|_, _| true);
             self.solve_soon(now);
         }
         self.release_overdue(now);
@@ -331,11 +338,11 @@ impl Engine {
         self.settle_silent(now);
         self.initialize_ready(now);
         self.expire_nominations(now);
+        self.watch_commands(now);
         self.verify_networks(now);
         self.provision_if_due(now);
         self.settle_leaving(now);
-        self.release_empty(now);
-        self.replace_drifted(now);
+        self.decide_disruption(now);
         self.move_ending(now);
         self.repeat_releases(now);
         self.follow();
@@ -346,12 +353,19 @@ impl Engine {
     #[must_use]
     pub fn next_wakeup(&self) -> Option<Timestamp> {
         let batch = self.batch_due();
-        [batch, self.wakeups.first().copied(), self.unavailable.next_expiry()].into_iter().flatten().min()
+        let others = [self.wakeups.first().copied(), self.unavailable.next_expiry(), self.disruption_due()];
+        batch.into_iter().chain(others.into_iter().flatten()).min()
     }
 
     /// Asks to be woken at `at`.
     fn wake(&mut self, at: Timestamp) {
         self.wakeups.insert(at);
+    }
+
+    /// The latest time that was told.
+    #[must_use]
+    pub const fn now(&self) -> Timestamp {
+        self.now
     }
 
     /// Machines by claim name.

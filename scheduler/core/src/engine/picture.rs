@@ -14,7 +14,8 @@ use crate::catalog::{InstanceType, types_of_pools};
 use crate::check::{Ledger, Violation};
 use crate::disrupt::Protection;
 use crate::model::{
-    Change, ClaimState, Market, Node, NodeClaim, NodeClass, NodePool, Plan, Pod, PodId, PodPhase, Timestamp,
+    Change, ClaimState, Market, Node, NodeClaim, NodeClass, NodePool, Plan, Pod, PodId, PodPhase, Snapshot,
+    Timestamp,
 };
 use crate::solve::Warm;
 
@@ -40,6 +41,8 @@ pub(super) struct Picture {
     leaving: BTreeMap<Arc<str>, Arc<str>>,
     /// When pods may be moved that may not yet.
     protected: Timers<PodId>,
+    /// Whether anything was told since this was last asked.
+    changed: bool,
 }
 
 impl Picture {
@@ -70,7 +73,24 @@ impl Picture {
         &self.market
     }
 
+    /// Everything that was told, but for claims whose nodes are ready.
+    pub(super) fn snapshot(&self, now: Timestamp) -> Snapshot {
+        let Market { pools, classes, daemon_sets, instance_types } = self.market.clone();
+        Snapshot {
+            now,
+            pods: self.pods.values().map(|pod| Pod::clone(pod)).collect(),
+            nodes: self.nodes.values().map(|node| Node::clone(node)).collect(),
+            node_claims: self.claims.values().map(|claim| NodeClaim::clone(claim)).collect(),
+            daemon_sets,
+            pools,
+            classes,
+            instance_types,
+            ..Snapshot::default()
+        }
+    }
+
     fn tell(&mut self, change: Change) {
+        self.changed = true;
         if let Some((warm, ledger)) = &mut self.deciding {
             ledger.apply(&change);
             warm.apply(change);
@@ -135,6 +155,7 @@ impl Picture {
         if self.market == market {
             return;
         }
+        self.changed = true;
         if let Some((warm, ledger)) = &mut self.deciding {
             warm.set_market(market.clone());
             ledger.set_market(market.clone());
@@ -206,9 +227,12 @@ impl Engine {
             let seen = self.pod_seen(id);
             self.picture.tell_pod(id, seen);
         }
+        if std::mem::take(&mut self.picture.changed) {
+            self.disruption.changed();
+        }
     }
 
-    fn follow_market(&mut self, now: Timestamp) {
+    pub(super) fn follow_market(&mut self, now: Timestamp) {
         let over = self.picture.market_until.is_some_and(|until| until <= now);
         if self.picture.market_holds && !over {
             return;

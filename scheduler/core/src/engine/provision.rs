@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::hardware::unverified_taint;
-use super::{Effect, Engine, EventKind, LeaveReason, Machine};
+use super::{Effect, Engine, EventKind, Machine};
 use crate::lifecycle::{Step, claim_of};
 use crate::model::{ClaimState, Plan, PlannedClaim, PodId, Timestamp, Unschedulable};
 
@@ -93,14 +93,15 @@ impl Engine {
         let Some(node) = self.pods.get(pod).and_then(|pod| pod.node.as_ref()) else { return };
         let Some(claim) = self.claim_on(node) else { return };
         self.placeless.insert(pod.clone());
-        let leaving = self.machines.get(&claim).filter(|machine| !machine.is_ending());
-        if leaving.and_then(|machine| machine.leaving) == Some(LeaveReason::Drifted) {
-            self.call_off(now, &claim, "its pods have nowhere else to go");
-            self.drift_is_blocked(now, &claim, "its pods have nowhere else to go");
+        let stays = |machine: &Machine| {
+            !machine.is_ending() && machine.leaving.is_some_and(|reason| !reason.is_forced())
+        };
+        if self.machines.get(&claim).is_some_and(stays) {
+            self.undo(now, &claim, "its pods have nowhere else to go");
         }
     }
 
-    fn nominate(&mut self, now: Timestamp, pod: PodId, target: &Arc<str>) {
+    pub(super) fn nominate(&mut self, now: Timestamp, pod: PodId, target: &Arc<str>) {
         let target = &self.claim_on(target).unwrap_or_else(|| Arc::clone(target));
         self.reported.remove(&pod);
         self.nominations.insert(pod.clone(), Arc::clone(target), now);
@@ -108,13 +109,11 @@ impl Engine {
         self.effects.push(Effect::NominatePod { pod, target: Arc::clone(target) });
     }
 
-    /// Makes a claim of what was planned and asks for its VM.
-    fn buy(&mut self, now: Timestamp, planned: PlannedClaim) {
-        let Some(pool) = self.pools.get(&planned.pool) else { return };
+    /// Makes a claim of what was planned and asks for its VM; its name.
+    pub(super) fn buy(&mut self, now: Timestamp, planned: PlannedClaim) -> Option<Arc<str>> {
+        let pool = self.pools.get(&planned.pool)?;
         let types = self.picture.market().instance_types_of(pool);
-        let Some(bought) = types.iter().find(|candidate| candidate.name == planned.instance_type) else {
-            return;
-        };
+        let bought = types.iter().find(|candidate| candidate.name == planned.instance_type)?;
         let bought = Arc::new(bought.clone());
         let class = self.classes.get(&pool.node_class);
         let mut claim = claim_of(&planned, pool, class, &bought, now);
@@ -148,6 +147,7 @@ impl Engine {
         for pod in planned.pods {
             self.nominate(now, pod, &name);
         }
+        Some(name)
     }
 
     /// `<pool>-<five letters>`: a fixed sequence per seed, skipping names that are taken.

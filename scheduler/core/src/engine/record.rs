@@ -26,7 +26,6 @@ impl Engine {
             Event::PoolApplied(pool) => {
                 if self.pool_applied(*pool) {
                     self.offer_changed();
-                    self.drift_may_go_on(|_, _| true);
                 }
                 self.solve_soon(now);
             }
@@ -43,7 +42,6 @@ impl Engine {
                     self.offer_changed();
                 }
                 if before.is_some_and(|before| before != *class) {
-                    self.drift_may_go_on(|_, _| true);
                     self.class_changed(&name);
                 }
                 self.solve_soon(now);
@@ -64,11 +62,18 @@ impl Engine {
                 self.picture.market_changed();
             }
             Event::DisruptionBudgetApplied(budget) => {
+                self.disruption.changed();
                 self.disruption_budgets.insert(budget.id.clone(), *budget);
             }
             Event::DisruptionBudgetDeleted(id) => {
+                self.disruption.changed();
                 self.disruption_budgets.remove(&id);
             }
+            Event::NodeFacts { node, facts } => self.node_facts(&node, *facts),
+            Event::ClaimFacts { claim, image, expire_after } => {
+                self.claim_facts(&claim, (image, expire_after));
+            }
+            Event::ClassFacts { class, facts } => self.class_facts(&class, facts),
             Event::ClaimApplied(claim) => self.claim_applied(now, *claim),
             Event::ClaimDeleting { claim, at } => self.claim_deleting(now, &claim, at),
             Event::ClaimDeleted { claim } => self.claim_deleted(now, &claim),
@@ -105,9 +110,6 @@ impl Engine {
             return;
         }
         let from = known.and_then(|pod| pod.node.clone());
-        if let Some(node) = &from {
-            self.drift_may_go_on_at(node);
-        }
         let known = self.pods.get(&pod.id);
         let ends = pod.terminating.is_some() && known.is_some_and(|known| known.terminating.is_none());
         if let Some(node) = pod.node.as_ref().filter(|node| from.as_ref() != Some(node)) {
@@ -138,8 +140,6 @@ impl Engine {
             self.touch_claim(now, &target);
         }
         if let Some(node) = self.pods.remove(id).and_then(|pod| pod.node.clone()) {
-            self.room_is_free();
-            self.drift_may_go_on_at(&node);
             self.touch(now, &node);
             // There is room now for a pod that found none.
             self.solve_soon(now);

@@ -54,12 +54,8 @@ impl Engine {
     pub(super) fn node_applied(&mut self, now: Timestamp, node: Node) {
         let name = Arc::clone(&node.name);
         let deleting = node.deleting;
-        let room = (node.allocatable.clone(), node.taints.clone());
         let before = self.nodes.insert(Arc::clone(&name), node);
         let came_back = before.is_none();
-        if before.is_none_or(|before| (before.allocatable, before.taints) != room) {
-            self.room_is_free();
-        }
         match self.claim_on(&name) {
             None => {
                 self.sort_out();
@@ -286,6 +282,7 @@ impl Engine {
     /// A node object is gone: so is the machine, or it goes now.
     pub(super) fn node_deleted(&mut self, now: Timestamp, name: &Arc<str>) {
         self.nodes.remove(name);
+        self.disruption.forget_node(name);
         self.attachments.remove(name);
         self.early_reports.remove(name);
         match self.claim_on(name) {

@@ -1,10 +1,11 @@
-//! Which machines go, and why: overdue ones, ones with wrong hardware, preempted ones, empty ones.
+//! How machines go: which reasons there are, and what lies between the decision and the end.
 //!
-//! A machine that goes by our own choice while pods run on it *leaves* first: its pods are planned for elsewhere as if they
-//! were pending. Once every place is ready and a budget allows it, its end begins (`termination`). A machine that goes by
-//! force ends at once, and its pods leave one by one as their places get ready.
+//! A machine that goes by our own choice while pods run on it *leaves* first: its pods are expected elsewhere, or planned for as if
+//! they were pending. Once every place is ready and a budget allows it, its end begins (`termination`). A machine that goes by
+//! force ends at once, and its pods leave one by one as their places get ready. Which ones go is decided in `disruption`; here only
+//! of those that never got anywhere, and of those that the cloud takes.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,9 +14,9 @@ use assay_shared::labels::karpenter;
 
 use super::termination::{disrupted_taint, disruption};
 use super::{Condition, ConditionStatus, Engine};
-use crate::disrupt::{Candidate, allowed_disruptions, blocker, empty_nodes};
+use crate::disrupt::{allowed_disruptions, blocker};
 use crate::lifecycle;
-use crate::model::{ClaimState, NodePool, PodId, Timestamp, Wait};
+use crate::model::{ClaimState, NodePool, PodId, Timestamp};
 
 /// The least notice Azure gives before it takes a machine back.
 const PREEMPTION_NOTICE: Duration = Duration::from_secs(30);
@@ -27,8 +28,16 @@ pub enum LeaveReason {
     Empty,
     /// It is not what was bought.
     WrongHardware,
-    /// Its pool's template or its class is another one now.
+    /// It is not what its pool would make now.
     Drifted,
+    /// Its pods can run for less elsewhere.
+    Underutilized,
+    /// It has been broken for too long.
+    Unhealthy,
+    /// It is older than its pool allows.
+    Expired,
+    /// Its pool has more nodes than it should.
+    ScaledDown,
     /// The cloud takes it back.
     Preempted,
     /// It took too long to launch, to join, or to be measured.
@@ -42,10 +51,14 @@ pub enum LeaveReason {
 }
 
 impl LeaveReason {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 12] = [
         Self::Empty,
         Self::WrongHardware,
         Self::Drifted,
+        Self::Underutilized,
+        Self::Unhealthy,
+        Self::Expired,
+        Self::ScaledDown,
         Self::Preempted,
         Self::Overdue,
         Self::Deleted,
@@ -60,6 +73,10 @@ impl LeaveReason {
             Self::Empty => "Empty",
             Self::WrongHardware => "WrongHardware",
             Self::Drifted => "Drifted",
+            Self::Underutilized => "Underutilized",
+            Self::Unhealthy => "Unhealthy",
+            Self::Expired => "Expired",
+            Self::ScaledDown => "ScaledDown",
             Self::Preempted => "Preempted",
             Self::Overdue => "Overdue",
             Self::Deleted => "Deleted",
@@ -78,7 +95,11 @@ impl LeaveReason {
         match self {
             Self::Empty => "no pod needs it",
             Self::WrongHardware => "its hardware is not what was bought",
-            Self::Drifted => "what it was made from has changed since",
+            Self::Drifted => "it is not what its pool would make now",
+            Self::Underutilized => "its pods can run for less elsewhere",
+            Self::Unhealthy => "it has been broken for too long",
+            Self::Expired => "it is older than its pool allows",
+            Self::ScaledDown => "its pool has more nodes than it should",
             Self::Preempted => "the cloud takes it back",
             Self::Overdue => "it took too long to get ready",
             Self::Deleted => "its claim was deleted",
@@ -89,7 +110,11 @@ impl LeaveReason {
 
     /// Whether it must go whatever the budgets say.
     pub(super) const fn is_forced(self) -> bool {
-        self.is_a_wish() || matches!(self, Self::Preempted | Self::Overdue | Self::Vanished)
+        self.is_a_wish()
+            || matches!(
+                self,
+                Self::Preempted | Self::Overdue | Self::Vanished | Self::Unhealthy | Self::Expired
+            )
     }
 
     /// Whether somebody asked for it: then it goes although its pods have no other place.
@@ -150,18 +175,18 @@ impl Engine {
     /// What was missing is back before the machine's end began: it stays.
     pub(super) fn stay(&mut self, now: Timestamp, claim: &Arc<str>) {
         if self.machines.get(claim).and_then(|m| m.leaving) == Some(LeaveReason::WrongHardware) {
-            self.call_off(now, claim, "its hardware is what was bought");
+            self.undo(now, claim, "its hardware is what was bought");
         }
     }
 
-    /// Goes on with what an earlier run had decided about a machine whose end it had not come to, or undoes what it began.
+    /// Undoes what an earlier run began with a machine whose end it had not come to: it is looked at anew. What the cloud takes
+    /// goes all the same.
     pub(super) fn resume_leaving(&mut self, now: Timestamp, claim: &Arc<str>) {
         let Some(machine) = self.machines.get_mut(claim).filter(|machine| !machine.is_leaving()) else {
             return;
         };
         let decided = machine.claim.disruption_reason.take();
         match decided.as_deref().and_then(LeaveReason::parse) {
-            Some(LeaveReason::WrongHardware) => self.leave(now, claim, LeaveReason::WrongHardware),
             Some(LeaveReason::Preempted) => self.preempted(now, claim, ""),
             _ => {
                 let node = machine.claim.node.clone();
@@ -177,11 +202,21 @@ impl Engine {
 
     /// The cloud takes a machine back, not before the moment it names; empty is as soon as it may.
     pub(super) fn preempted(&mut self, now: Timestamp, claim: &Arc<str>, not_before: &str) {
-        let Some(machine) = self.machines.get_mut(claim) else { return };
         let at = Timestamp::from_http_date(not_before).unwrap_or(now + PREEMPTION_NOTICE);
+        self.taken_back(now, claim, at);
+    }
+
+    /// The cloud takes a machine back at a moment.
+    pub(super) fn taken_back(&mut self, now: Timestamp, claim: &Arc<str>, at: Timestamp) {
+        self.end_by(now, claim, LeaveReason::Preempted, at);
+    }
+
+    /// A machine ends, and at `at` its pods are gone whatever holds them.
+    pub(super) fn end_by(&mut self, now: Timestamp, claim: &Arc<str>, reason: LeaveReason, at: Timestamp) {
+        let Some(machine) = self.machines.get_mut(claim) else { return };
         machine.taken_at = Some(machine.taken_at.map_or(at, |known| known.min(at)));
         self.wake(at);
-        self.end(now, claim, LeaveReason::Preempted, false);
+        self.end(now, claim, reason, false);
     }
 
     /// Gives back machines that took too long to get anywhere, and those whose node is not to be found.
@@ -224,7 +259,12 @@ impl Engine {
     pub fn allowed_disruptions(&mut self, pool: &str) -> Vec<(&'static str, u64)> {
         self.sort_out();
         let Some(pool) = self.pools.get(pool) else { return Vec::new() };
-        let reasons = [LeaveReason::Empty, LeaveReason::Drifted, LeaveReason::WrongHardware];
+        let reasons = [
+            LeaveReason::Empty,
+            LeaveReason::Drifted,
+            LeaveReason::Underutilized,
+            LeaveReason::WrongHardware,
+        ];
         reasons.map(|reason| (reason.as_str(), self.allowed(pool, reason, true, ""))).to_vec()
     }
 
@@ -252,7 +292,8 @@ impl Engine {
                     continue;
                 }
             }
-            if pods.iter().all(|pod| self.place_is_ready(pod)) {
+            let ready = self.command_is_ready(&claim);
+            if ready.unwrap_or_else(|| pods.iter().all(|pod| self.place_is_ready(pod))) {
                 self.end(now, &claim, reason, false);
             }
         }
@@ -267,64 +308,5 @@ impl Engine {
         }
         let node = self.node_of(claim)?;
         blocker(node, self.pods.on(&node.name).filter(|pod| pod.uses_node()), now)
-    }
-
-    /// Gives back machines that nobody needs, as far as policy and budgets allow.
-    pub(super) fn release_empty(&mut self, now: Timestamp) {
-        self.sort_out();
-        self.weigh(now);
-        let mut by_pool: BTreeMap<&str, Vec<Candidate>> = BTreeMap::new();
-        for (name, machine) in self.listed(&self.roll.empty) {
-            let protected = self.blocker(name, now).is_some();
-            let (claim, quiet_since) = (Arc::clone(name), machine.quiet_since);
-            let candidate = Candidate { claim, needed_by: 0, protected, quiet_since };
-            by_pool.entry(&machine.claim.pool).or_default().push(candidate);
-        }
-        let mut due = Vec::new();
-        for (pool, candidates) in by_pool {
-            let Some(pool) = self.pools.get(pool) else { continue };
-            let allowed = self.allowed(pool, LeaveReason::Empty, true, "");
-            due.extend(empty_nodes(&candidates, pool.disruption.consolidate_after, allowed, now).0);
-        }
-        for claim in due {
-            self.end(now, &claim, LeaveReason::Empty, false);
-        }
-    }
-
-    /// Says of machines whether pods have left them alone for as long as their pool says: of those that changed, and of those for
-    /// which that time is up.
-    fn weigh(&mut self, now: Timestamp) {
-        let mut claims = std::mem::take(&mut self.roll.to_weigh);
-        claims.extend(self.quiet.due(now));
-        for claim in claims {
-            let Some(machine) = self.machines.get(&claim) else { continue };
-            if machine.claim.state != ClaimState::Initialized || machine.is_leaving() {
-                continue;
-            }
-            let pool = self.pools.get(&machine.claim.pool);
-            let Some(Wait::After(wait)) = pool.map(|pool| pool.disruption.consolidate_after) else {
-                continue;
-            };
-            let over = machine.quiet_since + wait;
-            if over > now {
-                self.quiet.set(&claim, over);
-                self.wake(over);
-            }
-            self.set_claim_condition(&claim, consolidatable(over <= now));
-        }
-    }
-}
-
-/// Whether pods have left a machine alone for as long as its pool says.
-fn consolidatable(quiet: bool) -> Condition {
-    if quiet {
-        let message = "no pod came or went for as long as the pool says".to_owned();
-        return Condition::holds("Consolidatable", message);
-    }
-    Condition {
-        condition_type: "Consolidatable",
-        status: ConditionStatus::False,
-        reason: "PodsChanged",
-        message: "pods came or went".to_owned(),
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::{Engine, LeaveReason, Machine};
+use super::{Engine, Machine};
 use crate::model::ClaimState;
 
 /// Names of claims. What the sets say holds after [`Engine::sort_out`]; the machine has the last word.
@@ -21,14 +21,8 @@ pub(super) struct Roll {
     pub(super) leaving: BTreeSet<Arc<str>>,
     /// Their end has begun.
     pub(super) ending: BTreeSet<Arc<str>>,
-    /// Made from another template than their pool has.
-    pub(super) drifted: BTreeSet<Arc<str>>,
-    /// In service, and no pod needs them or is expected there.
-    pub(super) empty: BTreeSet<Arc<str>>,
     /// Changed since it was last asked how long pods have left them alone.
     pub(super) to_weigh: BTreeSet<Arc<str>>,
-    /// Changed since they were last held against their pools.
-    pub(super) to_compare: BTreeSet<Arc<str>>,
     /// Nodes that are no machine's.
     pub(super) unclaimed: BTreeSet<Arc<str>>,
     standings: BTreeMap<Arc<str>, (String, Standing)>,
@@ -41,7 +35,6 @@ struct Standing {
     counts: bool,
     going: bool,
     leaving: bool,
-    drifting: bool,
 }
 
 /// The machines of a pool, as budgets count them.
@@ -50,21 +43,18 @@ struct Tally {
     total: u64,
     going: u64,
     going_or_leaving: u64,
-    drifting: u64,
 }
 
 impl Standing {
     fn of(machine: &Machine, ready: bool) -> Self {
-        let drifting = machine.leaving == Some(LeaveReason::Drifted);
         if machine.claim.node.is_none() {
-            return Self { drifting, ..Self::default() };
+            return Self::default();
         }
         let in_service = machine.claim.state == ClaimState::Initialized;
         Self {
             counts: in_service || machine.is_ending(),
             going: machine.is_ending() || in_service && !ready,
             leaving: machine.leaving.is_some(),
-            drifting,
         }
     }
 }
@@ -77,7 +67,6 @@ impl Tally {
         step(&mut self.total, one.counts);
         step(&mut self.going, one.going);
         step(&mut self.going_or_leaving, one.going || one.leaving);
-        step(&mut self.drifting, one.drifting);
     }
 }
 
@@ -86,8 +75,6 @@ struct Entry<'e> {
     machine: &'e Machine,
     /// Whether its node is there and ready.
     ready: bool,
-    /// How many pods would have to run elsewhere if it went, or are expected there.
-    needed_by: usize,
 }
 
 impl Roll {
@@ -106,12 +93,7 @@ impl Roll {
         keep(&mut self.slow, is(&|machine| machine.network_inactive_since.is_some()));
         keep(&mut self.leaving, is(&|machine| machine.leaving.is_some() && !machine.is_ending()));
         keep(&mut self.ending, is(&|machine| machine.ending.is_some()));
-        keep(&mut self.drifted, is(&|machine| machine.drifted_since.is_some()));
-        let in_service =
-            is(&|machine| machine.claim.state == ClaimState::Initialized && !machine.is_leaving());
-        keep(&mut self.empty, in_service && entry.is_some_and(|entry| entry.needed_by == 0));
         keep(&mut self.to_weigh, entry.is_some());
-        keep(&mut self.to_compare, entry.is_some());
         let next = entry.map(|entry| (&entry.machine.claim.pool, Standing::of(entry.machine, entry.ready)));
         let before = self.standings.get(name);
         if before.map(|(pool, standing)| (pool, *standing)) == next {
@@ -134,11 +116,6 @@ impl Roll {
         let own = own.is_some_and(|own| own.going || leaving && own.leaving);
         let going = if leaving { tally.going_or_leaving } else { tally.going };
         (tally.total, going.saturating_sub(u64::from(own)))
-    }
-
-    /// How many machines of a pool go for their drift.
-    pub(super) fn drifting(&self, pool: &str) -> u64 {
-        self.tallies.get(pool).map_or(0, |tally| tally.drifting)
     }
 }
 
@@ -167,8 +144,7 @@ impl Engine {
             let entry = self.machines.get(name).map(|machine| {
                 let node = machine.claim.node.as_ref();
                 let ready = node.and_then(|node| self.nodes.get(node)).is_some_and(|node| node.ready);
-                let here = node.map_or(0, |node| self.pods.reschedulable_on(node));
-                Entry { machine, ready, needed_by: here + self.nominations.count_on(name) }
+                Entry { machine, ready }
             });
             self.roll.enter(name, entry.as_ref());
         }
@@ -176,9 +152,9 @@ impl Engine {
         self.picture.note(claims, nodes, pods);
     }
 
-    /// Has every machine held against its pool and its class again: these have changed.
+    /// Has every machine held against its pool again: it has changed.
     pub(super) fn look_at_all(&mut self) {
         self.roll.to_weigh.extend(self.machines.keys().cloned());
-        self.roll.to_compare.extend(self.machines.keys().cloned());
+        self.disruption.changed();
     }
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use assay_core::engine::{
-    Condition, ConditionStatus, Effect, Engine, Event, EvictionAnswer, LeaveReason, Machine,
+    Condition, ConditionStatus, DisruptionCounts, Effect, Engine, Event, EvictionAnswer, LeaveReason, Machine,
 };
 use assay_core::model::{
     ConsolidationPolicy, Limits, Node, NodeClaim, Pod, PodId, PodOwner, PodPhase, ResourceList, Timestamp,
@@ -22,6 +22,7 @@ use crate::web::{
 
 /// Who solves, in Karpenter's words.
 const PROVISIONER: &str = "provisioner";
+const DISRUPTION: &str = "disruption";
 
 /// What began and has not ended yet.
 #[derive(Debug, Default)]
@@ -40,6 +41,8 @@ pub(super) struct Counted {
     gone: BTreeMap<Arc<str>, NodeClaim>,
     /// Plans made so far.
     plans: u64,
+    /// What was decided so far about machines that go.
+    disruption: DisruptionCounts,
 }
 
 impl Counted {
@@ -144,9 +147,13 @@ impl Counted {
                         Some(ConsolidationPolicy::Balanced) => "Balanced",
                     },
                     termination_mode: match machine.leaving {
-                        Some(LeaveReason::Preempted | LeaveReason::Overdue | LeaveReason::Vanished) => {
-                            "forceful"
-                        }
+                        Some(
+                            LeaveReason::Preempted
+                            | LeaveReason::Overdue
+                            | LeaveReason::Vanished
+                            | LeaveReason::Unhealthy
+                            | LeaveReason::Expired,
+                        ) => "forceful",
                         _ => "graceful",
                     },
                 });
@@ -169,13 +176,49 @@ impl Counted {
         if std::mem::replace(&mut self.plans, plans) < plans {
             metrics.solved(PROVISIONER, took);
         }
+        self.disruption(metrics, engine.disruption_counts(), took);
         let count = |pods: usize| u32::try_from(pods).unwrap_or(u32::MAX);
         metrics.queued(PROVISIONER, count(self.waiting.values().filter(|(_, decided)| !decided).count()));
         metrics.unschedulable(PROVISIONER, count(engine.left_out()));
     }
 }
 
-/// A machine came one step further, or is to go.
+impl Counted {
+    /// Counts what was decided since the last turn about machines that go.
+    fn disruption(&mut self, metrics: &Metrics, now: &DisruptionCounts, took: Duration) {
+        if *now == self.disruption {
+            return;
+        }
+        let before = std::mem::replace(&mut self.disruption, now.clone());
+        if now.plans > before.plans {
+            metrics.solved(DISRUPTION, took);
+        }
+        for (key, count) in &now.decisions {
+            let (decision, reason, kind) = *key;
+            let more = count - before.decisions.get(key).copied().unwrap_or_default();
+            (0..more).for_each(|_| metrics.disruption_decided(decision, reason, kind));
+        }
+        let more = |now: &BTreeMap<&'static str, u64>, before: &BTreeMap<&'static str, u64>| {
+            let each = now
+                .iter()
+                .map(|(reason, count)| (*reason, count - before.get(reason).copied().unwrap_or_default()));
+            each.flat_map(|(reason, count)| (0..count).map(move |_| reason)).collect::<Vec<_>>()
+        };
+        for reason in more(&now.failed_validations, &before.failed_validations) {
+            metrics.validation_failed(reason);
+        }
+        for reason in more(&now.failures, &before.failures) {
+            metrics.disruption_undone(reason);
+        }
+        (before.timeouts..now.timeouts).for_each(|_| metrics.consolidation_timed_out());
+        for reason in before.eligible.keys().chain(now.eligible.keys()) {
+            let nodes = now.eligible.get(reason).copied().unwrap_or_default();
+            metrics.eligible(reason, u32::try_from(nodes).unwrap_or(u32::MAX));
+        }
+    }
+}
+
+/// A machine came one step further.
 fn condition_set(metrics: &Metrics, machine: &Machine, condition: &Condition, now: Timestamp) {
     let (pool, after) = (machine.claim.pool.as_str(), now.since(machine.claim.created));
     match condition.condition_type {
@@ -183,11 +226,6 @@ fn condition_set(metrics: &Metrics, machine: &Machine, condition: &Condition, no
         "Registered" => metrics.registered(pool, after),
         "Initialized" => metrics.initialized(pool, after),
         "Drained" => metrics.drained(pool),
-        "DisruptionReason" => {
-            // One that served nobody is not replaced.
-            let decision = if condition.reason == LeaveReason::Empty.as_str() { "delete" } else { "replace" };
-            metrics.disruption_decided(decision, condition.reason, "");
-        }
         _ => {}
     }
 }

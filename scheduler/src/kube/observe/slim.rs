@@ -47,7 +47,15 @@ const OBJECT: Keep = Rest(&[("metadata", METADATA)]);
 /// A node's list of images is most of its text.
 const NODE: Keep = Rest(&[
     ("metadata", METADATA),
-    ("status", Only(&[("capacity", All), ("allocatable", All), ("conditions", All)])),
+    (
+        "status",
+        Only(&[
+            ("capacity", All),
+            ("allocatable", All),
+            ("conditions", All),
+            ("nodeInfo", Only(&[("kubeletVersion", All)])),
+        ]),
+    ),
 ]);
 
 /// Of objects that only say what they select.

@@ -263,6 +263,26 @@ impl Metrics {
         self.karpenter.decisions.add([decision, reason, consolidation_type]);
     }
 
+    /// So many nodes would go by the last plan for a reason.
+    pub fn eligible(&self, reason: &str, nodes: u32) {
+        self.karpenter.eligible.set([reason], nodes.into());
+    }
+
+    /// A command held no more when it was looked at again.
+    pub fn validation_failed(&self, reason: &str) {
+        self.karpenter.failed_validations.add([reason]);
+    }
+
+    /// A command was undone after it had begun.
+    pub fn disruption_undone(&self, reason: &str) {
+        self.karpenter.queue_failures.add([reason]);
+    }
+
+    /// A plan ran out of work before every node was looked at.
+    pub fn consolidation_timed_out(&self) {
+        self.karpenter.consolidation_timeouts.add(["multi"]);
+    }
+
     // What happens to pods.
 
     /// A pod was bound, so long after its creation.

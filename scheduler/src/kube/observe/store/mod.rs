@@ -31,7 +31,8 @@ use std::sync::Arc;
 use assay_core::catalog::InstanceType;
 use assay_core::engine::Event;
 use assay_core::model::{
-    DaemonSet, DisruptionBudget, Node, NodeClass, NodePool, Pod, PodId, VOLUME_LIMIT_PREFIX,
+    ClassFacts, DaemonSet, DisruptionBudget, Node, NodeClass, NodeFacts, NodePool, Pod, PodId,
+    VOLUME_LIMIT_PREFIX,
 };
 
 use super::kind::Kind;
@@ -71,6 +72,10 @@ pub struct Store {
     classes: Shelf<NodeClass>,
     /// Their objects as JSON: read, a claim is five times as large, and it is read once more only when it is told.
     claims: Shelf<Box<str>>,
+    /// What nodes, claims and classes say that decides who may stay.
+    node_facts: Shelf<NodeFacts>,
+    claim_facts: Shelf<NodeFacts>,
+    class_facts: Shelf<ClassFacts>,
     budgets: Shelf<DisruptionBudget>,
     attachments: Attachments,
     daemon_sets: Shelf<DaemonSet>,
@@ -120,6 +125,9 @@ impl Store {
             pools: Shelf::default(),
             classes: Shelf::default(),
             claims: Shelf::default(),
+            node_facts: Shelf::default(),
+            claim_facts: Shelf::default(),
+            class_facts: Shelf::default(),
             budgets: Shelf::default(),
             attachments: Attachments::default(),
             daemon_sets: Shelf::default(),
@@ -253,6 +261,10 @@ impl Store {
                 let mut node = live::read_node(&document, &meta, warnings)?;
                 self.context.limit_volumes(&mut node);
                 self.nodes.put(id.clone(), node);
+                let mut facts = live::of_node(&document)?;
+                // That all is well is no news.
+                facts.conditions.retain(|one| one.name != "Ready" || one.status != "True");
+                note(&mut self.node_facts, id, facts);
             }
             Kind::NodePool => {
                 let meta = Meta::read(&document)?;
@@ -264,9 +276,11 @@ impl Store {
             Kind::AksNodeClass => {
                 let meta = Meta::read(&document)?;
                 self.classes.put(id.clone(), live::read_class(&document, &meta)?);
+                note(&mut self.class_facts, id, live::of_class(&document)?);
             }
             Kind::NodeClaim => {
                 live::read_claim(&document, Meta::read(&document)?)?;
+                note(&mut self.claim_facts, id, live::of_claim(&document)?);
                 self.claims.put(id.clone(), document.value.to_string().into());
             }
             Kind::PodDisruptionBudget => {
@@ -314,10 +328,19 @@ impl Store {
     fn forget(&mut self, kind: Kind, id: &PodId) {
         match kind {
             Kind::Pod => self.pods.remove(id, &mut self.context),
-            Kind::Node => drop(self.nodes.remove(id)),
+            Kind::Node => {
+                self.node_facts.remove(id);
+                self.nodes.remove(id);
+            }
             Kind::NodePool => drop(self.pools.remove(id)),
-            Kind::AksNodeClass => drop(self.classes.remove(id)),
-            Kind::NodeClaim => drop(self.claims.remove(id)),
+            Kind::AksNodeClass => {
+                self.class_facts.remove(id);
+                self.classes.remove(id);
+            }
+            Kind::NodeClaim => {
+                self.claim_facts.remove(id);
+                self.claims.remove(id);
+            }
             Kind::PodDisruptionBudget => drop(self.budgets.remove(id)),
             Kind::VolumeAttachment => self.attachments.remove(id),
             Kind::DaemonSet => {
@@ -355,6 +378,9 @@ impl Store {
         self.pools.tell_all();
         self.classes.tell_all();
         self.claims.tell_all();
+        self.node_facts.tell_all();
+        self.claim_facts.tell_all();
+        self.class_facts.tell_all();
         self.budgets.tell_all();
         self.attachments.tell_all();
         self.daemon_sets.tell_all();
@@ -370,6 +396,9 @@ impl Store {
                 || self.claims.has_news()
                 || self.pools.has_news()
                 || self.classes.has_news()
+                || self.node_facts.has_news()
+                || self.claim_facts.has_news()
+                || self.class_facts.has_news()
                 || self.budgets.has_news()
                 || self.daemon_sets.has_news()
                 || self.templates_touched
@@ -400,6 +429,7 @@ impl Store {
                 News::Is(_, node) => Event::NodeApplied(Box::new(node.clone())),
             });
         });
+        self.tell_facts(tell);
         self.read_templates();
         self.daemon_sets.tell(|news| {
             tell(match news {
@@ -421,6 +451,26 @@ impl Store {
     pub fn replay(&mut self, tell: &mut dyn FnMut(Event)) {
         self.forget_told();
         self.tell(tell);
+    }
+
+    /// What decides who may stay; of objects that are gone nothing is told, for the engine forgets it with them.
+    fn tell_facts(&mut self, tell: &mut dyn FnMut(Event)) {
+        self.class_facts.tell(|news| {
+            if let News::Is(id, facts) = news {
+                tell(Event::ClassFacts { class: id.name.to_string(), facts: facts.clone() });
+            }
+        });
+        self.claim_facts.tell(|news| {
+            if let News::Is(id, facts) = news {
+                let (image, expire_after) = (facts.image.clone(), facts.expire_after);
+                tell(Event::ClaimFacts { claim: Arc::clone(&id.name), image, expire_after });
+            }
+        });
+        self.node_facts.tell(|news| {
+            if let News::Is(id, facts) = news {
+                tell(Event::NodeFacts { node: Arc::clone(&id.name), facts: Box::new(facts.clone()) });
+            }
+        });
     }
 
     fn tell_claims(&mut self, tell: &mut dyn FnMut(Event)) {
@@ -477,6 +527,13 @@ fn read_claim(id: &PodId, text: &str) -> Option<ClaimObject> {
         |error| tracing::error!(claim = %id, %error, "a claim that could be read cannot be read"),
     )
     .ok()
+}
+
+/// Keeps facts, where there are or were any.
+fn note<V: Default + PartialEq>(shelf: &mut Shelf<V>, id: &PodId, facts: V) {
+    if shelf.get(id).is_some() || facts != V::default() {
+        shelf.put(id.clone(), facts);
+    }
 }
 
 /// The name under which objects are listed that show none.

@@ -67,6 +67,7 @@ fn told(store: &mut Store) -> Vec<String> {
         Event::PodDeleted(id) => format!("no pod {id}"),
         Event::NodeApplied(node) => format!("node {}", node.name),
         Event::NodeDeleted(name) => format!("no node {name}"),
+        Event::NodeFacts { node, .. } => format!("facts of {node}"),
         Event::PoolApplied(pool) => format!("pool {}", pool.name),
         Event::PoolDeleted(name) => format!("no pool {name}"),
         Event::ClassApplied(class) => format!("class {}", class.name),
@@ -118,7 +119,7 @@ fn a_change_that_means_nothing_is_not_told() {
     assert_eq!(told(&mut store), [""; 0]);
     heartbeat["status"]["conditions"][0]["status"] = "False".into();
     apply(&mut store, &heartbeat);
-    assert_eq!(told(&mut store), ["node n"]);
+    assert_eq!(told(&mut store), ["node n", "facts of n"]);
 }
 
 #[test]
