@@ -7,7 +7,7 @@ CARGO ?= cargo
 
 FUZZ_SECONDS ?= 300
 
-.PHONY: crds help demo control-plane test fuzz bench bench-cost bench-karpenter bench-disrupt bench-growth bench-warm bench-observe bench-kube bench-build lint fmt docs build tools
+.PHONY: crds help demo control-plane test test-long fuzz bench bench-cost bench-karpenter bench-disrupt bench-growth bench-warm bench-observe bench-kube bench-build lint fmt docs build tools
 
 help: ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,6 +30,9 @@ control-plane: tools ## Build tests, the Kubernetes control plane they run again
 
 test: control-plane ## Run all tests
 	$(CARGO) test --workspace --locked
+
+test-long: tools ## Play ASSAY_SEEDS (1,000) simulated clusters with everything that can go wrong, optimised
+	ASSAY_SEEDS=$${ASSAY_SEEDS:-1000} $(CARGO) test --release --locked -p assay-scheduler --lib -- sim::tests
 
 fuzz: tools ## Feed arbitrary manifests to the planner for FUZZ_SECONDS (needs a nightly compiler and cargo-fuzz)
 	mkdir -p tests/fuzz/corpus/plan

@@ -19,11 +19,13 @@ use crate::sim::{DirectAgents, Entry, Scenario, Summary, World};
 Examples:
   assay simulate docs/examples/scenarios/mismatch.yaml
   assay simulate docs/examples/scenarios/mismatch.yaml --seed 7 -o json
+  assay simulate random --seed 7
 
 The whole engine runs, and the agent's real survey of every simulated machine. The same scenario and
-seed print the same bytes. docs/simulate.md describes the file.")]
+seed print the same bytes. `random` is a scenario drawn from the seed. What must never happen is watched
+at every step; a simulation in which it does ends with 1. docs/simulate.md describes the file.")]
 pub(super) struct Arguments {
-    /// Scenario file.
+    /// Scenario file, or `random`.
     #[arg(value_name = "SCENARIO")]
     scenario: PathBuf,
     /// Seed of everything random, instead of the scenario's.
@@ -63,7 +65,11 @@ struct EntryDocument {
 }
 
 pub(super) fn run(arguments: &Arguments, out: &mut dyn Write) -> anyhow::Result<Answer> {
-    let scenario = Scenario::read(&arguments.scenario)?;
+    let scenario = if arguments.scenario.as_os_str() == "random" {
+        Scenario::random(arguments.seed.unwrap_or_default())?
+    } else {
+        Scenario::read(&arguments.scenario)?
+    };
     let profiles = profiles::read(arguments.profiles.as_deref())?;
     for warning in &scenario.manifests.warnings {
         eprintln!("assay: warning: {warning}");
@@ -74,9 +80,15 @@ pub(super) fn run(arguments: &Arguments, out: &mut dyn Write) -> anyhow::Result<
     let end = Timestamp(0) + scenario.duration;
     let mut world = World::new(scenario, seed, profiles).context("spec.region")?;
     let mut timeline = Vec::new();
-    while let Some(due) = world.next_due().filter(|due| *due <= end) {
-        world.advance(due, &mut DirectAgents);
+    let mut broken = 0_usize;
+    loop {
+        let due = world.next_due().filter(|due| *due <= end);
+        match due {
+            Some(due) => world.advance(due, &mut DirectAgents),
+            None => world.conclude(end),
+        }
         let entries = world.take_entries();
+        broken += entries.iter().filter(|entry| entry.is_failure()).count();
         if format == Format::Table {
             // As it happens: a long simulation shows its progress.
             for entry in &entries {
@@ -84,6 +96,9 @@ pub(super) fn run(arguments: &Arguments, out: &mut dyn Write) -> anyhow::Result<
             }
         } else {
             timeline.extend(entries.iter().map(entry_document));
+        }
+        if due.is_none() {
+            break;
         }
     }
     let summary = world.summary(end);
@@ -103,6 +118,10 @@ pub(super) fn run(arguments: &Arguments, out: &mut dyn Write) -> anyhow::Result<
             summary,
         };
         output::document(out, format, &document)?;
+    }
+    if broken > 0 {
+        eprintln!("assay: {broken} things happened that must not; look for Violation");
+        return Ok(Answer::No);
     }
     Ok(Answer::Yes)
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use assay_agent::tree::Machine;
 use assay_core::engine::{Effect, Event};
-use assay_core::model::{Labels, Node, NodeClaim, PodId, ResourceList, Taint, TaintEffect, Timestamp};
+use assay_core::model::{Labels, Node, NodeClaim, ResourceList, Taint, TaintEffect, Timestamp};
 use assay_shared::labels::{hardware, karpenter};
 use assay_shared::report::GpuState;
 
@@ -48,7 +48,6 @@ impl World {
             Effect::UntaintNode { node, taint } => self.cluster.untaint_node(&node, &taint),
             Effect::SetNodeCondition { node, condition } => self.cluster.set_condition(&node, condition),
             Effect::EvictPod { pod, node } => {
-                self.check_eviction(now, &pod, &node);
                 let answer = self.cluster.evict(now, &pod, &node);
                 self.tell(now, Event::EvictionAnswered { pod, answer });
             }
@@ -79,23 +78,6 @@ impl World {
             }
         }
         self.schedule(now + ANSWER, Action::Accepted { claim: name, run });
-    }
-
-    /// Whether the engine may ask for this: the decision must be on record, and the pod must have a place, unless its machine
-    /// goes by force. What breaks this is told as `Violation`.
-    fn check_eviction(&mut self, now: Timestamp, pod: &PodId, node: &str) {
-        const FORCED: [&str; 3] = ["Deleted", "NodeDeleted", "Preempted"];
-        let claim = self.cluster.claims().find(|claim| claim.node.as_deref() == Some(node));
-        let reason = claim.and_then(|claim| claim.disruption_reason.as_deref());
-        let forced = reason.is_some_and(|reason| FORCED.contains(&reason));
-        let wrong = if claim.is_none_or(|claim| claim.deleting.is_none()) {
-            "evicted before the deletion of its claim is on record"
-        } else if !forced && !self.cluster.has_room_elsewhere(pod) {
-            "evicted without a place to go to"
-        } else {
-            return;
-        };
-        self.note(now, format!("Pod/{pod}"), "Violation", wrong.to_owned());
     }
 
     /// Tells of labels that say what was measured: the few that a buyer looks at first, and how many there are.

@@ -68,6 +68,10 @@ impl World {
     /// A new engine takes over: what was learned is read back, and everything there is is handed over.
     pub(super) fn come_back(&mut self, now: Timestamp) {
         self.back_at = None;
+        self.waiting.clear();
+        self.watch.forget_unsaid();
+        let world = now;
+        let now = self.clock(now);
         self.earlier += self.engine.stats();
         let spent = self.spent_earlier + self.engine.cost(now);
         // Names differ from run to run.
@@ -82,8 +86,8 @@ impl World {
         let up: Vec<_> =
             self.vms.iter().filter(|(_, vm)| vm.is_up).map(|(node, _)| Arc::clone(node)).collect();
         for node in up {
-            self.schedule(now + AGENTS_RETURN, Action::AgentReconnects { node, run: self.run });
+            self.schedule(world + AGENTS_RETURN, Action::AgentReconnects { node, run: self.run });
         }
-        self.note(now, "Scheduler".to_owned(), "Returned", format!("run {}", self.run));
+        self.note(world, "Scheduler".to_owned(), "Returned", format!("run {}", self.run));
     }
 }

@@ -38,6 +38,19 @@ pub struct Scenario {
     pub cloud: CloudOptions,
     /// Share of the scheduler's effects after which it dies, to come back some seconds later.
     pub restart_rate: f64,
+    /// What must hold beside what always must.
+    pub expect: Expectations,
+}
+
+/// What must hold in a scenario.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default, rename_all = "camelCase")]
+pub struct Expectations {
+    /// How long a pod waits at most, where every pod can be placed.
+    #[serde(deserialize_with = "some_duration")]
+    pub pending_at_most: Option<Duration>,
+    /// Whether no VM, claim or node is left at the end.
+    pub nothing_left: bool,
 }
 
 /// Something that happens at a moment.
@@ -65,6 +78,15 @@ pub struct Step {
     /// The scheduler dies, and comes back some seconds later.
     #[serde(default)]
     pub restart: bool,
+    /// The API server takes no writes for so long; what is to be written waits.
+    #[serde(default, deserialize_with = "duration")]
+    pub api_down: Duration,
+    /// Agents that go away, and come back after some minutes.
+    #[serde(default)]
+    pub lose_agents: u32,
+    /// Seconds by which the scheduler's clock is put forward, or back.
+    #[serde(default)]
+    pub clock_step: i64,
 }
 
 /// How the cloud behaves.
@@ -180,6 +202,8 @@ struct Spec {
     cloud: CloudOptions,
     #[serde(default)]
     restart_rate: f64,
+    #[serde(default)]
+    expect: Expectations,
 }
 
 #[derive(Debug, Deserialize)]
@@ -191,6 +215,8 @@ struct WorkloadDocument {
     #[serde(default)]
     volumes: u32,
     min_available: Option<u32>,
+    #[serde(default)]
+    annotations: BTreeMap<String, String>,
     spec: Value,
 }
 
@@ -212,6 +238,14 @@ impl Scenario {
         let text = std::fs::read_to_string(path)
             .map_err(|error| ScenarioError::File { file: file.clone(), error })?;
         Self::parse(&file, &text)
+    }
+
+    /// One drawn from a seed.
+    ///
+    /// # Errors
+    /// Never, but for a bug: its text is read as any scenario's.
+    pub fn random(seed: u64) -> Result<Self, ScenarioError> {
+        Self::parse("random", &super::random::scenario(seed))
     }
 
     /// Reads a scenario; `file` names it in errors.
@@ -249,6 +283,7 @@ impl Scenario {
             made.grace = grace.map_or(made.grace, Duration::from_secs);
             made.volumes = workload.volumes;
             made.min_available = workload.min_available;
+            made.annotations = std::sync::Arc::new(workload.annotations);
             if workloads.insert(workload.name.clone(), made).is_some() {
                 let field = format!("spec.workloads[{index}].name");
                 return Err(wrong(&field, format!("{} is given twice", workload.name)));
@@ -275,6 +310,7 @@ impl Scenario {
             steps,
             cloud: spec.cloud,
             restart_rate: spec.restart_rate,
+            expect: spec.expect,
         })
     }
 }
@@ -323,6 +359,10 @@ fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::E
     crate::manifest::parse_duration(&text).ok_or_else(|| {
         serde::de::Error::custom(format!("expected a duration such as 30s, 5m, 1h30m, found {text:?}"))
     })
+}
+
+fn some_duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+    duration(deserializer).map(Some)
 }
 
 #[cfg(test)]

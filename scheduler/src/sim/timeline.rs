@@ -21,6 +21,14 @@ pub struct Entry {
     pub message: String,
 }
 
+impl Entry {
+    /// Whether it says that something happened that must not.
+    #[must_use]
+    pub fn is_failure(&self) -> bool {
+        ["Violation", "Restless", "PlanRefused"].contains(&self.reason.as_str())
+    }
+}
+
 /// The sums over a simulation.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]

@@ -4,13 +4,13 @@
 //! link) it hands over with [`World::deliver`].
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use assay_agent::tree::Machine;
 use assay_core::catalog::{CapacityType, Catalog, CatalogError};
-use assay_core::engine::{Engine, Event, EventKind, Instance, LaunchError, LaunchFailure, Stats};
+use assay_core::engine::{Effect, Engine, Event, EventKind, Instance, LaunchError, LaunchFailure, Stats};
 use assay_core::model::{Node, NodeClaim, Timestamp};
 use assay_core::profile::ProfileStore;
 use assay_shared::protocol::Notice;
@@ -24,12 +24,15 @@ use super::cluster::Cluster;
 use super::restart;
 use super::scenario::{Scenario, Step};
 use super::timeline::{Entry, Summary};
+use super::watch::Watch;
 
 /// From a node's start to its agent's first report.
 const AGENT_START: Duration = Duration::from_secs(2);
 /// How often the cloud is asked for its VMs, and how long its answer takes.
 const LIST_INTERVAL: Duration = Duration::from_secs(120);
 const LIST_ANSWER: Duration = Duration::from_secs(2);
+/// How long agents that go away stay away.
+const AGENTS_AWAY: Duration = Duration::from_secs(5 * 60);
 /// Rounds of effects and their consequences at one moment; more means that two sides undo each other's work.
 const ROUNDS_MAX: usize = 1000;
 
@@ -112,6 +115,12 @@ pub struct World {
     pub(super) cluster: Cluster,
     pub(super) cloud: Cloud,
     pub(super) vms: BTreeMap<Arc<str>, Vm>,
+    /// By how many milliseconds the scheduler's clock is ahead.
+    skew: i64,
+    /// Until when the API server takes no writes, and what waits for it.
+    api_back: Timestamp,
+    pub(super) waiting: VecDeque<(Timestamp, Effect)>,
+    pub(super) watch: Watch,
     queue: BinaryHeap<Reverse<Due>>,
     sequence: u64,
     entries: Vec<Entry>,
@@ -144,6 +153,10 @@ impl World {
             cluster,
             cloud,
             vms: BTreeMap::new(),
+            skew: 0,
+            api_back: start,
+            waiting: VecDeque::new(),
+            watch: Watch::default(),
             queue: BinaryHeap::new(),
             sequence: 0,
             entries: Vec::new(),
@@ -162,8 +175,10 @@ impl World {
     #[must_use]
     pub fn next_due(&self) -> Option<Timestamp> {
         let queued = self.queue.peek().map(|Reverse(due)| due.at);
-        let scheduler = self.back_at.or_else(|| self.engine.next_wakeup());
-        [queued, scheduler, self.cluster.next_end()].into_iter().flatten().min()
+        let wakeup = || self.engine.next_wakeup().map(|at| shifted(at, -self.skew));
+        let scheduler = self.back_at.or_else(wakeup);
+        let writes = (!self.waiting.is_empty()).then_some(self.api_back);
+        [queued, scheduler, writes, self.cluster.next_end()].into_iter().flatten().min()
     }
 
     /// Everything that happened since the last call.
@@ -202,8 +217,14 @@ impl World {
     /// Tells the scheduler; while it is down nobody listens.
     pub(super) fn tell(&mut self, now: Timestamp, event: Event) {
         if self.back_at.is_none() {
-            self.engine.handle(now, event);
+            let clock = self.clock(now);
+            self.engine.handle(clock, event);
         }
+    }
+
+    /// What the scheduler's clock shows.
+    pub(super) fn clock(&self, now: Timestamp) -> Timestamp {
+        shifted(now, self.skew)
     }
 
     /// Does everything that is due, and everything that follows from it at this moment.
@@ -219,12 +240,25 @@ impl World {
             if self.back_at.is_some_and(|at| at <= now) {
                 self.come_back(now);
             }
-            let effects = if self.back_at.is_none() { self.engine.advance(now) } else { Vec::new() };
-            let quiet = effects.is_empty();
-            for effect in effects {
+            let effects =
+                if self.back_at.is_none() { self.engine.advance(self.clock(now)) } else { Vec::new() };
+            for effect in &effects {
+                let (time, pools) = (self.engine.now(), &self.scenario.manifests.pools);
+                if let Some((object, wrong)) = self.watch.effect(time, effect, &self.cluster, pools) {
+                    self.note(now, object, "Violation", wrong);
+                }
+            }
+            self.waiting.extend(effects.into_iter().map(|effect| (now, effect)));
+            let quiet = self.waiting.is_empty() || now < self.api_back;
+            while let Some((said, effect)) = if now < self.api_back { None } else { self.waiting.pop_front() }
+            {
+                let broken = self.watch.at_once(&effect, &self.cluster).filter(|_| said == now);
+                if let Some((object, wrong)) = broken {
+                    self.note(now, object, "Violation", wrong);
+                }
                 self.carry_out(now, effect);
                 if self.back_at.is_some() {
-                    break;
+                    self.waiting.clear();
                 }
             }
             let bound = self.cluster.bind();
@@ -234,10 +268,29 @@ impl World {
             let changed = self.tell_changes(now);
             let due_now = self.queue.peek().is_some_and(|Reverse(due)| due.at <= now);
             if quiet && bound == 0 && !changed && !due_now {
+                let most = self.scenario.expect.pending_at_most;
+                for (object, wrong) in self.watch.moment(now, &self.cluster, self.vms.keys(), most) {
+                    self.note(now, object, "Violation", wrong);
+                }
                 return;
             }
         }
         self.note(now, "World".to_owned(), "Restless", format!("no end after {ROUNDS_MAX} rounds"));
+    }
+
+    /// Looks at what must hold at the end.
+    pub fn conclude(&mut self, now: Timestamp) {
+        if !self.scenario.expect.nothing_left {
+            return;
+        }
+        let vms = self.vms.keys().map(|name| format!("VM/{name}"));
+        let claims = self.cluster.claims().map(|claim| format!("NodeClaim/{}", claim.name));
+        let nodes = self.cluster.nodes().map(|node| format!("Node/{}", node.name));
+        let machines = self.engine.machines().keys().map(|name| format!("Machine/{name}"));
+        let left: Vec<String> = vms.chain(claims).chain(nodes).chain(machines).collect();
+        for object in left {
+            self.note(now, object, "Violation", "left over at the end".to_owned());
+        }
     }
 
     pub(super) fn schedule(&mut self, at: Timestamp, action: Action) {
@@ -343,6 +396,22 @@ impl World {
             self.note(now, format!("NodeClaim/{name}"), "Deleted", "somebody deletes the claim".to_owned());
             self.cluster.delete_claim(now, &name);
         }
+        for _ in 0..step.lose_agents {
+            let Some(name) = self.cloud.draw(&mut nodes) else { break };
+            let events = agents.stop(&name);
+            events.into_iter().for_each(|event| self.tell(now, event));
+            self.schedule(now + AGENTS_AWAY, Action::AgentReconnects { node: name, run: self.run });
+        }
+        if !step.api_down.is_zero() {
+            let message = format!("no writes for {} s", step.api_down.as_secs());
+            self.note(now, "APIServer".to_owned(), "Down", message);
+            self.api_back = now + step.api_down;
+        }
+        if step.clock_step != 0 {
+            self.skew += step.clock_step * 1000;
+            let message = format!("by {} s", step.clock_step);
+            self.note(now, "Scheduler".to_owned(), "ClockStepped", message);
+        }
         if step.restart {
             self.crash(now);
         }
@@ -422,10 +491,15 @@ impl World {
             pods_running: self.cluster.running(),
             pods_pending: self.cluster.pending(),
             nodes: self.cluster.nodes().count(),
-            cost_usd: self.spent_earlier + self.engine.cost(now),
+            cost_usd: self.spent_earlier + self.engine.cost(self.clock(now)),
             price_per_hour: price,
         }
     }
+}
+
+/// A moment by another clock.
+fn shifted(at: Timestamp, milliseconds: i64) -> Timestamp {
+    Timestamp(at.0.saturating_add_signed(milliseconds))
 }
 
 /// A moment as Azure's Scheduled Events write it.

@@ -36,6 +36,8 @@ pub struct Workload {
     pub priority: i32,
     /// Labels of each pod.
     pub labels: Arc<Labels>,
+    /// Annotations of each pod.
+    pub annotations: Arc<Labels>,
     /// Pods it should have.
     pub replicas: u32,
     /// Number of the next pod.
@@ -55,6 +57,7 @@ impl Workload {
             min_available: None,
             priority: 0,
             labels: Arc::new(Labels::from([(APP.to_owned(), name.to_owned())])),
+            annotations: Arc::default(),
             replicas: 0,
             next: 0,
         }
@@ -71,6 +74,7 @@ impl Workload {
         let volume = |n| AttachedVolume { driver: VOLUME_DRIVER.into(), id: format!("pv-{name}-{n}").into() };
         Pod {
             labels: Arc::clone(&self.labels),
+            annotations: Arc::clone(&self.annotations),
             priority: self.priority,
             created: now,
             termination_grace: self.grace,
