@@ -38,6 +38,13 @@ impl Protection {
             }
         }
     }
+
+    /// The value of a pod's annotation that is neither of both, and so means nothing.
+    #[must_use]
+    pub fn unreadable(pod: &Pod) -> Option<&str> {
+        let value = pod.annotations.get(karpenter::DO_NOT_DISRUPT)?.as_str();
+        (value != "true" && go_duration(value).is_none()).then_some(value)
+    }
 }
 
 /// A Go duration of whole or decimal hours, minutes, seconds and milliseconds, such as `1h30m`.

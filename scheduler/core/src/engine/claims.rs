@@ -18,6 +18,9 @@ use crate::requirement::Requirements;
 /// After so long without an answer, what must happen is asked for again.
 pub(super) const REPEAT: Duration = Duration::from_secs(60);
 
+/// What the API server says of a claim that is gone may be so much behind.
+const LATE: Duration = Duration::from_secs(10 * 60);
+
 /// A claim whose VM is gone, until its object is.
 #[derive(Debug, Clone)]
 pub(super) struct Release {
@@ -63,7 +66,9 @@ impl Engine {
 
     /// A claim of an earlier run goes on where that run left it, one that somebody made is launched.
     pub(super) fn claim_applied(&mut self, now: Timestamp, claim: NodeClaim) {
-        if self.releasing.contains_key(&claim.name) {
+        // Nor is one bought anew of which is told, late, how it was made.
+        let was_let_go = self.let_go_at.get(&claim.name).is_some_and(|at| claim.created <= *at);
+        if was_let_go || self.releasing.contains_key(&claim.name) {
             return;
         }
         if let Some(machine) = self.machines.get_mut(&claim.name) {
@@ -76,6 +81,13 @@ impl Engine {
             return;
         }
         let name = Arc::clone(&claim.name);
+        if let Some((reason, message)) = self.why_not_launched(&claim) {
+            self.record_event(format!("NodeClaim/{name}"), EventKind::Warning, reason, message);
+            // An earlier run may have come to the VM.
+            self.effects.push(Effect::DeleteInstance { claim: Arc::clone(&name) });
+            self.let_go(now, name, None, false);
+            return;
+        }
         let Some(machine) = self.recalled(now, claim) else {
             let message = "no type that could be bought satisfies its requirements".to_owned();
             let object = format!("NodeClaim/{name}");
@@ -243,6 +255,8 @@ impl Engine {
     /// A claim's object is gone, with our leave or without.
     pub(super) fn claim_deleted(&mut self, now: Timestamp, claim: &Arc<str>) {
         if self.releasing.remove(claim).is_some() {
+            self.let_go_at.retain(|_, at| now.since(*at) < LATE);
+            self.let_go_at.insert(Arc::clone(claim), now);
             return;
         }
         self.end(now, claim, LeaveReason::Deleted, true);

@@ -26,6 +26,7 @@
 //! | `release` | why machines go, and what lies between the decision and the end |
 //! | `termination`, `drain` | how they go: pods, volumes, VM, claim |
 //! | `collect` | VMs without claim, claims without VM |
+//! | `telling` | what people are told although nothing is done about it |
 //! | `pools` | what a pool's status says, and whether it may buy |
 
 mod claims;
@@ -45,6 +46,7 @@ mod record;
 mod registration;
 mod release;
 mod roll;
+mod telling;
 mod termination;
 mod timers;
 mod tracked;
@@ -252,6 +254,8 @@ pub struct Engine {
     claim_by_node: BTreeMap<Arc<str>, Arc<str>>,
     /// Claims whose VM is gone and whose object may still be there.
     releasing: BTreeMap<Arc<str>, Release>,
+    /// When claims of late were let go of for good.
+    let_go_at: BTreeMap<Arc<str>, Timestamp>,
     /// Volumes attached to nodes.
     attachments: BTreeMap<Arc<str>, BTreeSet<Arc<str>>>,
     /// Reports that came before their node did.
@@ -266,6 +270,8 @@ pub struct Engine {
     nominations: Nominations,
     /// Pods already reported as unschedulable, with what was said, so that it is said once.
     reported: BTreeMap<PodId, String>,
+    /// Pools that can buy nothing, with what was said.
+    reported_pools: BTreeMap<String, String>,
     unavailable: Unavailable,
     /// What each class could buy, for the claims that are told until the next `advance`: a new leader is told thousands.
     types_told: BTreeMap<String, Arc<[Arc<InstanceType>]>>,
@@ -303,6 +309,7 @@ impl Engine {
             quiet: Timers::default(),
             claim_by_node: BTreeMap::new(),
             releasing: BTreeMap::new(),
+            let_go_at: BTreeMap::new(),
             attachments: BTreeMap::new(),
             early_reports: BTreeMap::new(),
             registrations: Registrations::default(),
@@ -311,6 +318,7 @@ impl Engine {
             disruption: Disruption::default(),
             nominations: Nominations::default(),
             reported: BTreeMap::new(),
+            reported_pools: BTreeMap::new(),
             unavailable: Unavailable::default(),
             types_told: BTreeMap::new(),
             batch: None,

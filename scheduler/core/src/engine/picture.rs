@@ -200,7 +200,10 @@ impl Engine {
         let claims = std::mem::take(&mut self.picture.dirty_claims);
         let mut nodes = std::mem::take(&mut self.picture.dirty_nodes);
         let mut pods = std::mem::take(&mut self.picture.dirty_pods);
-        pods.extend(self.picture.protected.due(self.now));
+        for pod in self.picture.protected.due(self.now) {
+            self.tell_protection_is_over(&pod);
+            pods.insert(pod);
+        }
         for claim in &claims {
             let machine = self.machines.get(claim);
             let node = machine.and_then(|machine| machine.claim.node.clone());
@@ -268,8 +271,11 @@ impl Engine {
         match Protection::of(pod, self.now).filter(|_| !timed) {
             None => true,
             Some(protection) => {
-                if let Protection::Until(over) = protection {
-                    self.picture.protected.set(&pod.id, over);
+                if let Protection::Until(over) = protection
+                    && self.picture.protected.set(&pod.id, over)
+                {
+                    self.wake(over);
+                    self.tell_protection(pod, over);
                 }
                 false
             }

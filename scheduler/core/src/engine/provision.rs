@@ -62,6 +62,7 @@ impl Engine {
             return;
         }
         let (plan, broken) = self.plan(now);
+        self.tell_pools();
         if let Some(first) = broken.first() {
             // A bug of ours must not spend money or break a promise.
             self.stats.plans_refused += 1;

@@ -6,6 +6,7 @@ use assay_shared::protocol::Notice;
 use assay_shared::report::EventType;
 
 use super::claims::Given;
+use super::provision::NOMINATION_WINDOW;
 use super::{Engine, Event, EventKind, Machine};
 use crate::model::{DaemonSet, NodeClass, Pod, PodId, Timestamp};
 
@@ -109,7 +110,10 @@ impl Engine {
         if known == Some(&pod) {
             return;
         }
-        let from = known.and_then(|pod| pod.node.clone());
+        if known.is_none_or(|known| known.annotations != pod.annotations) {
+            self.tell_annotation(&pod);
+        }
+        let from = self.pods.get(&pod.id).and_then(|pod| pod.node.clone());
         let known = self.pods.get(&pod.id);
         let ends = pod.terminating.is_some() && known.is_some_and(|known| known.terminating.is_none());
         if let Some(node) = pod.node.as_ref().filter(|node| from.as_ref() != Some(node)) {
@@ -124,12 +128,38 @@ impl Engine {
                 && let Some(target) = self.nominations.remove(&pod.id)
             {
                 self.touch_claim(now, &target);
+                if let Some(node) = pod.node.as_ref().filter(|_| !ends) {
+                    self.took_another_place(now, &pod, node, &target);
+                }
             }
             self.reported.remove(&pod.id);
         } else if !self.nominations.contains(&pod.id) {
             self.solve_soon(now);
         }
         self.pods.insert(pod);
+    }
+
+    /// The cluster's scheduler goes by no nominations. Where it gave a pod a place that others are expected at, one of them that is
+    /// like the pod is expected at the pod's place instead; where none is, they are planned anew. Left as it was, the pod's place
+    /// would look empty and be given back while one waits that needs it.
+    fn took_another_place(&mut self, now: Timestamp, pod: &Pod, node: &Arc<str>, free: &Arc<str>) {
+        let taken = self.claim_on(node).unwrap_or_else(|| Arc::clone(node));
+        if taken == *free {
+            return;
+        }
+        let unbound = |id: &&PodId| self.pods.get(id).is_some_and(|other| other.node.is_none());
+        let expected: Vec<PodId> = self.nominations.on(&taken).filter(unbound).cloned().collect();
+        if let Some(like) =
+            expected.iter().find(|id| self.pods.get(id).is_some_and(|other| other.is_like(pod)))
+        {
+            self.nominations.insert(like.clone(), Arc::clone(free), now);
+            self.wake(now + NOMINATION_WINDOW);
+            return;
+        }
+        for other in expected {
+            self.nominations.remove(&other);
+            self.solve_soon(now);
+        }
     }
 
     fn pod_deleted(&mut self, now: Timestamp, id: &PodId) {

@@ -186,6 +186,7 @@ impl Engine {
         if state == ClaimState::Initialized {
             let labels = Labels::from([(karpenter::INITIALIZED.to_owned(), "true".to_owned())]);
             self.set_labels(node, labels);
+            self.check_consistency(claim);
         }
     }
 
@@ -234,6 +235,7 @@ impl Engine {
             }
             let message = "ready, and its hardware is what was bought".to_owned();
             self.set_claim_condition(&claim, Condition::holds("Initialized", message));
+            self.check_consistency(&claim);
             self.wake(now + NOMINATION_WINDOW);
             self.wake(now);
         }

@@ -11,7 +11,7 @@ use assay_shared::{Fact, labels};
 use super::*;
 use crate::catalog::{CapacityType, Offering, PriceSource};
 use crate::model::{ClaimState, Labels, NodeClaim, Pod, PodPhase, PodSpec, ResourceList, Taint, TaintEffect};
-use crate::requirement::{Requirements, ValueSet};
+use crate::requirement::{Requirement, Requirements, ValueSet};
 
 /// One GPU size in two zones, and nothing else.
 #[derive(Debug)]
@@ -53,6 +53,18 @@ impl InstanceTypes for OneSize {
     fn region(&self) -> &str {
         "eastus"
     }
+}
+
+/// A pod that waits for a GPU, or runs on a node.
+fn pod_of(name: &str, node: Option<&str>) -> Event {
+    let mut requests = ResourceList { cpu: MilliCpu(4000), ..ResourceList::one_pod() };
+    requests.set_extended("nvidia.com/gpu", 1);
+    let spec = PodSpec { requests, ..PodSpec::default() };
+    Event::PodApplied(Box::new(Pod {
+        phase: if node.is_some() { PodPhase::Running } else { PodPhase::Pending },
+        node: node.map(Into::into),
+        ..Pod::new(PodId::new("default", name), Arc::new(spec))
+    }))
 }
 
 struct Driver {
@@ -140,14 +152,7 @@ impl Driver {
     }
 
     fn pod(&mut self, name: &str, node: Option<&str>) {
-        let mut requests = ResourceList { cpu: MilliCpu(4000), ..ResourceList::one_pod() };
-        requests.set_extended("nvidia.com/gpu", 1);
-        let spec = PodSpec { requests, ..PodSpec::default() };
-        self.tell(Event::PodApplied(Box::new(Pod {
-            phase: if node.is_some() { PodPhase::Running } else { PodPhase::Pending },
-            node: node.map(Into::into),
-            ..Pod::new(PodId::new("default", name), Arc::new(spec))
-        })));
+        self.tell(pod_of(name, node));
     }
 
     /// Claims that were asked for, oldest first.
@@ -157,6 +162,15 @@ impl Driver {
             _ => None,
         });
         created.collect()
+    }
+
+    /// Reasons of the events about an object, in order.
+    fn told(&self, about: &str) -> Vec<&'static str> {
+        let told = self.log.iter().filter_map(|effect| match effect {
+            Effect::RecordEvent { object, reason, .. } if object == about => Some(*reason),
+            _ => None,
+        });
+        told.collect()
     }
 
     fn deleted(&self) -> Vec<Arc<str>> {
@@ -473,6 +487,87 @@ fn a_pod_that_is_not_bound_to_its_ready_node_is_planned_anew() {
     assert_eq!(driver.bought().len(), 2);
 }
 
+/// The cluster's scheduler binds the first pod to the second one's machine, which was ready first. The first one's machine is not
+/// empty then: the second pod needs it, however late the taint on it goes.
+#[test]
+fn a_pod_whose_place_another_one_took_is_expected_at_the_other_s_place() {
+    let mut driver = Driver::new();
+    for pod in ["a", "b"] {
+        driver.engine.handle(driver.now, pod_of(pod, None));
+    }
+    driver.wait(2);
+    let claims = driver.bought();
+    let place = |driver: &Driver, pod: &str| {
+        driver.engine.nomination(&PodId::new("default", pod)).map(ToString::to_string)
+    };
+    let own = claims.iter().find(|claim| Some(&*claim.name) == place(&driver, "a").as_deref()).unwrap();
+    let other = claims.iter().find(|claim| claim.name != own.name).unwrap();
+    driver.boot(other);
+    driver.measure(other, 1);
+    driver.pod("a", Some(&other.name));
+    assert_eq!(place(&driver, "b").as_deref(), Some(&*own.name));
+    driver.boot(own);
+    driver.measure(own, 1);
+    driver.wait(300);
+    assert_eq!((driver.bought().len(), driver.deleted()), (2, Vec::new()));
+}
+
+/// The same where the two are not alike: the second is planned anew, and nothing is given back before.
+#[test]
+fn pods_whose_place_is_taken_are_planned_anew_before_a_machine_counts_as_empty() {
+    let mut driver = Driver::new();
+    let mut pool = NodePool::with_defaults("gpu");
+    pool.disruption.consolidate_after = crate::model::Wait::After(Duration::ZERO);
+    driver.tell(Event::PoolApplied(Box::new(pool)));
+    let labelled = |name: &str, node: Option<&str>| {
+        let Event::PodApplied(mut pod) = pod_of(name, node) else { unreachable!() };
+        pod.labels = Arc::new(Labels::from([("pod".to_owned(), name.to_owned())]));
+        Event::PodApplied(pod)
+    };
+    for pod in ["a", "b"] {
+        driver.engine.handle(driver.now, labelled(pod, None));
+    }
+    driver.wait(2);
+    let claims = driver.bought();
+    let expected = driver.engine.nomination(&PodId::new("default", "a")).cloned();
+    let (own, other): (Vec<_>, Vec<_>) =
+        claims.iter().partition(|claim| Some(&claim.name) == expected.as_ref());
+    for claim in [other[0], own[0]] {
+        driver.boot(claim);
+        driver.measure(claim, 1);
+    }
+    driver.tell(labelled("a", Some(&other[0].name)));
+    driver.wait(60);
+    assert_eq!(driver.engine.nomination(&PodId::new("default", "b")), Some(&own[0].name));
+    assert_eq!((driver.bought().len(), driver.deleted()), (2, Vec::new()));
+}
+
+/// A watch that was cut tells of a claim's making when the claim is gone already.
+#[test]
+fn a_claim_that_was_let_go_is_not_bought_again_for_late_news_of_it() {
+    let mut driver = Driver::new();
+    driver.pod("a", None);
+    let claim = driver.bought().remove(0);
+    driver.tell(Event::PodDeleted(PodId::new("default", "a")));
+    let error = LaunchError {
+        failure: LaunchFailure::AllocationFailed,
+        instance_type: Arc::clone(&claim.instance_type),
+        zone: Arc::clone(&claim.zone),
+        capacity_type: claim.capacity_type,
+        message: String::new(),
+    };
+    driver.tell(Event::LaunchFailed { claim: Arc::clone(&claim.name), error });
+    driver.tell(Event::ClaimApplied(Box::new(claim.clone())));
+    assert!(driver.engine.machines().is_empty());
+    assert_eq!(driver.bought().len(), 1);
+    driver.tell(Event::ClaimDeleted { claim: Arc::clone(&claim.name) });
+    // One that somebody makes later has nothing but the name in common.
+    driver.wait(1);
+    let another = NodeClaim { created: driver.now, ..claim };
+    driver.tell(Event::ClaimApplied(Box::new(another)));
+    assert_eq!(driver.bought().len(), 2);
+}
+
 #[test]
 fn a_zone_that_keeps_delivering_broken_machines_is_left_alone() {
     let mut driver = Driver::new();
@@ -694,4 +789,100 @@ fn a_command_whose_replacement_fails_is_undone_and_tried_again_later() {
     driver.wait(400);
     assert_eq!((leaving(&driver), driver.bought().len()), (Some(LeaveReason::WrongHardware), 3));
     assert!(!driver.log.iter().any(|effect| matches!(effect, Effect::EvictPod { .. })));
+}
+
+#[test]
+fn a_pool_that_can_buy_nothing_says_so_once() {
+    let mut driver = Driver::new();
+    let mut pool = NodePool::with_defaults("none");
+    pool.requirements = vec![Requirement::is_in(labels::kubernetes::INSTANCE_TYPE, ["another-size"])];
+    driver.tell(Event::PoolApplied(Box::new(pool.clone())));
+    for name in ["a", "b"] {
+        driver.pod(name, None);
+        driver.wait(2);
+    }
+    assert_eq!(driver.told("NodePool/none"), ["NoCompatibleInstanceTypes"]);
+    assert!(driver.told("NodePool/gpu").is_empty());
+    // All that the other pool could buy is refused.
+    for _ in 0..4 {
+        let Some(claim) = driver.engine.machines().values().next().map(|machine| machine.claim.clone())
+        else {
+            break;
+        };
+        let error = LaunchError {
+            failure: LaunchFailure::AllocationFailed,
+            instance_type: Arc::clone(&claim.instance_type),
+            zone: Arc::clone(&claim.zone),
+            capacity_type: claim.capacity_type,
+            message: String::new(),
+        };
+        driver.tell(Event::LaunchFailed { claim: Arc::clone(&claim.name), error });
+        driver.wait(2);
+    }
+    assert_eq!(driver.told("NodePool/gpu"), ["NoCompatibleInstanceTypes"]);
+}
+
+#[test]
+fn what_an_annotation_on_a_pod_means_is_said() {
+    let (mut driver, claim) = Driver::with_running_pod();
+    let annotated = |value: &str| {
+        let Event::PodApplied(mut pod) = pod_of("a", Some(&claim.name)) else { unreachable!() };
+        let annotation = (karpenter::DO_NOT_DISRUPT.to_owned(), value.to_owned());
+        pod.annotations = Arc::new(Labels::from([annotation]));
+        Event::PodApplied(pod)
+    };
+    for value in ["until noon", "until noon", "true", "10m"] {
+        driver.tell(annotated(value));
+    }
+    assert_eq!(driver.told("Pod/default/a"), ["InvalidDoNotDisruptAnnotation"]);
+    driver.measure(&claim, 0);
+    driver.wait(120);
+    assert_eq!(driver.told("Pod/default/a")[1..], ["DoNotDisruptUntil"], "its machine is to go");
+    driver.wait(600);
+    assert!(driver.told("Pod/default/a").contains(&"DoNotDisruptGracePeriodElapsed"));
+}
+
+#[test]
+fn a_machine_that_has_less_than_its_claim_says_is_told_of() {
+    let (mut driver, claim) = Driver::with_running_pod();
+    let object = format!("NodeClaim/{}", claim.name);
+    let mut node = driver.engine.nodes()[&claim.name].clone();
+    node.capacity.cpu = MilliCpu(7_200);
+    driver.tell(Event::NodeApplied(Box::new(node.clone())));
+    assert!(!driver.told(&object).contains(&"FailedConsistencyCheck"), "nine tenths will do");
+    node.capacity.cpu = MilliCpu(7_199);
+    for _ in 0..2 {
+        driver.tell(Event::NodeApplied(Box::new(node.clone())));
+    }
+    assert_eq!(driver.told(&object).iter().filter(|one| **one == "FailedConsistencyCheck").count(), 1);
+    let condition = |driver: &Driver| {
+        driver.engine.machines()[&claim.name].claim_conditions["ConsistentStateFound"].status
+    };
+    assert_eq!(condition(&driver), ConditionStatus::False);
+    node.capacity.cpu = MilliCpu(8_000);
+    driver.tell(Event::NodeApplied(Box::new(node)));
+    assert_eq!(condition(&driver), ConditionStatus::True);
+}
+
+#[test]
+fn a_claim_made_by_hand_is_not_launched_without_a_class_that_is_ready() {
+    let mut driver = Driver::new();
+    driver.pod("a", None);
+    let ours = driver.bought().remove(0);
+    let mut broken = NodeClass::with_defaults("broken");
+    broken.readiness = crate::model::ClassReadiness::NotReady("no image".to_owned());
+    driver.tell(Event::ClassApplied(Box::new(broken)));
+    for (class, reason) in [("broken", "NodeClassNotReady"), ("missing", "NodeClassResolutionError")] {
+        let claim = NodeClaim {
+            name: class.into(),
+            pool: String::new(),
+            node_class: class.to_owned(),
+            state: ClaimState::Pending,
+            ..ours.clone()
+        };
+        driver.tell(Event::ClaimApplied(Box::new(claim)));
+        assert_eq!(driver.told(&format!("NodeClaim/{class}")), [reason]);
+        assert!(!driver.engine.machines().contains_key(class), "it is let go");
+    }
+    assert_eq!(driver.bought().len(), 1);
 }

@@ -18,12 +18,17 @@ impl<K> Default for Timers<K> {
 }
 
 impl<K: Ord + Clone> Timers<K> {
-    /// Sets the moment of `key`; an earlier one is forgotten.
-    pub(super) fn set(&mut self, key: &K, at: Timestamp) {
-        if let Some(before) = self.of.insert(key.clone(), at) {
+    /// Sets the moment of `key`; an earlier one is forgotten. Whether it is another than before.
+    pub(super) fn set(&mut self, key: &K, at: Timestamp) -> bool {
+        let before = self.of.insert(key.clone(), at);
+        if before == Some(at) {
+            return false;
+        }
+        if let Some(before) = before {
             self.by_time.remove(&(before, key.clone()));
         }
         self.by_time.insert((at, key.clone()));
+        true
     }
 
     /// Takes out those whose moment has come.
@@ -46,9 +51,8 @@ mod tests {
     #[test]
     fn each_is_due_once_and_at_its_last_moment() {
         let mut timers = Timers::default();
-        timers.set(&"a", Timestamp(1));
-        timers.set(&"b", Timestamp(2));
-        timers.set(&"a", Timestamp(3));
+        assert!(timers.set(&"a", Timestamp(1)) && timers.set(&"b", Timestamp(2)));
+        assert!(timers.set(&"a", Timestamp(3)) && !timers.set(&"a", Timestamp(3)));
         assert_eq!(timers.due(Timestamp(1)), Vec::<&str>::new());
         assert_eq!(timers.due(Timestamp(3)), ["b", "a"]);
         assert_eq!(timers.due(Timestamp(9)), Vec::<&str>::new());

@@ -101,6 +101,16 @@ impl Pod {
             && matches!(self.owner, PodOwner::Nobody | PodOwner::Controller)
     }
 
+    /// Whether it may take the other one's place wherever that could be put: they are siblings that nothing tells apart.
+    #[must_use]
+    pub fn is_like(&self, other: &Self) -> bool {
+        self.id.namespace == other.id.namespace
+            && (&self.labels, &self.spec) == (&other.labels, &other.spec)
+            && (self.owner, self.priority, &self.gang) == (other.owner, other.priority, &other.gang)
+            && self.volumes.is_empty()
+            && other.volumes.is_empty()
+    }
+
     /// Whether it takes room on its node.
     #[must_use]
     pub fn uses_node(&self) -> bool {

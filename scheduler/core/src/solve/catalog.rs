@@ -303,6 +303,31 @@ fn pool_requirements(pool: &NodePool) -> Result<Requirements, String> {
     Ok(all)
 }
 
+/// How many types a pool could buy by its requirements alone, and whether an offering of one of them is to be had now. `None`
+/// where the requirements cannot be read.
+pub(crate) fn compatible_types(market: &Market, pool: &NodePool) -> Option<(usize, bool)> {
+    let requirements = pool_requirements(pool).ok()?;
+    let (mut compatible, mut available) = (0, false);
+    for instance_type in market.instance_types_of(pool) {
+        let mut own = instance_type.requirements.clone();
+        own.constrain(kubernetes::INSTANCE_TYPE, &ValueSet::of([&*instance_type.name]));
+        if !type_allowed(&requirements, &own) {
+            continue;
+        }
+        let allowed = |key: &str, value: &str| {
+            [&requirements, &own].iter().all(|side| side.get(key).is_none_or(|set| set.allows(value)))
+        };
+        let mut offerings = instance_type.offerings.iter().filter(|offering| {
+            allowed(kubernetes::ZONE, &offering.zone)
+                && allowed(karpenter::CAPACITY_TYPE, offering.capacity_type.as_str())
+        });
+        let Some(first) = offerings.next() else { continue };
+        compatible += 1;
+        available |= first.available || offerings.any(|offering| offering.available);
+    }
+    Some((compatible, available))
+}
+
 /// A DaemonSet that may run in a pool, with its alternatives: one of the terms must hold.
 type DaemonTerms<'s> = (&'s DaemonSet, Vec<Requirements>);
 

@@ -55,6 +55,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 
 use self::axes::Amounts;
 use self::catalog::Catalog;
+pub(crate) use self::catalog::compatible_types;
 use self::classes::{ByLabels, Class, ClassKey, Masks, Volumes};
 use self::follow::Bound;
 use self::host::Occupancy;
