@@ -36,6 +36,7 @@ mod drain;
 mod effect;
 mod event;
 mod hardware;
+mod holdings;
 mod machine;
 mod nominations;
 mod picture;
@@ -77,6 +78,7 @@ use crate::solve::SolveOptions;
 use claims::Release;
 use disruption::Disruption;
 use drain::Eviction;
+use holdings::Holdings;
 use nominations::Nominations;
 use picture::Picture;
 use pods::Pods;
@@ -246,6 +248,8 @@ pub struct Engine {
     machines: Tracked<Arc<str>, Machine>,
     /// Machines by what may have to be done about them.
     roll: Roll,
+    /// What they have, by pool.
+    holdings: Holdings,
     /// The cluster as decisions see it.
     picture: Picture,
     /// When pods will have left each machine alone for as long as its pool says.
@@ -305,6 +309,7 @@ impl Engine {
             disruption_budgets: BTreeMap::new(),
             machines: Tracked::default(),
             roll: Roll::default(),
+            holdings: Holdings::default(),
             picture: Picture::default(),
             quiet: Timers::default(),
             claim_by_node: BTreeMap::new(),
@@ -416,7 +421,7 @@ impl Engine {
     /// Whether machines made from a class are there.
     #[must_use]
     pub fn uses_class(&self, class: &str) -> bool {
-        self.machines.values().any(|machine| machine.claim.node_class == class)
+        self.holdings.uses_class(class)
     }
 
     /// What was learned.

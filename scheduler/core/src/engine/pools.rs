@@ -49,12 +49,7 @@ impl Engine {
     #[must_use]
     pub fn pool_status(&self, pool: &str) -> Option<PoolStatus> {
         let pool = self.pools.get(pool)?;
-        let (mut resources, mut nodes) = (ResourceList::default(), 0);
-        for machine in self.machines.values().filter(|machine| machine.claim.pool == pool.name) {
-            let node = machine.claim.node.as_ref().and_then(|node| self.nodes.get(node));
-            resources += node.map_or(&machine.claim.capacity, |node| &node.capacity);
-            nodes += 1;
-        }
+        let (resources, nodes) = self.holdings.of_pool(&pool.name);
         let (valid, class) = (validation(pool), self.class_condition(pool));
         let ready = [&valid, &class].into_iter().find(|one| one.status != ConditionStatus::True);
         let ready = ready.map_or_else(

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use super::holdings::Held;
 use super::{Engine, Machine};
 use crate::model::ClaimState;
 
@@ -141,6 +142,15 @@ impl Engine {
         let needed_otherwise = nodes_of_pods.iter().filter_map(|node| self.claim_on(node)).chain(targets);
         let needed_otherwise: BTreeSet<Arc<str>> = needed_otherwise.collect();
         for name in claims.union(&needed_otherwise) {
+            let held = self.machines.get(name).map(|machine| {
+                let node = machine.claim.node.as_ref().and_then(|node| self.nodes.get(node));
+                Held {
+                    pool: machine.claim.pool.clone(),
+                    class: machine.claim.node_class.clone(),
+                    capacity: node.map_or(&machine.claim.capacity, |node| &node.capacity).clone(),
+                }
+            });
+            self.holdings.enter(name, held);
             let entry = self.machines.get(name).map(|machine| {
                 let node = machine.claim.node.as_ref();
                 let ready = node.and_then(|node| self.nodes.get(node)).is_some_and(|node| node.ready);

@@ -187,6 +187,7 @@ impl Driver {
             engine.handle(now, event);
         });
         for (node, reported) in &self.reports {
+            self.records.touch_node(node);
             engine.handle(now, Event::AgentConnected { node: Arc::clone(node) });
             let report = Arc::clone(&reported.report);
             engine.handle(now, Event::Report { node: Arc::clone(node), report });
@@ -208,6 +209,7 @@ impl Driver {
                     records.forget_node(node);
                     reports.remove(node);
                 }
+                Event::NodeApplied(node) => records.touch_node(&node.name),
                 Event::PoolDeleted(pool) => writer.forget_pool(pool),
                 _ => {}
             }
@@ -222,7 +224,9 @@ impl Driver {
         let now = self.clock.now();
         if let FleetEvent::Report { node, report, .. } = &event {
             let reported = Reported { report: Arc::clone(report), at: now };
-            self.reports.insert(node.as_str().into(), reported);
+            let node: Arc<str> = node.as_str().into();
+            self.records.touch_node(&node);
+            self.reports.insert(node, reported);
         }
         self.hear(event.into());
     }
@@ -250,6 +254,9 @@ impl Driver {
             self.counted.said(&self.parts.metrics, &effect, &led.engine, now);
             if let Effect::ReleaseClaim { node: Some(node), .. } = &effect {
                 self.reports.remove(node);
+            }
+            if let Effect::LabelNode { node, .. } = &effect {
+                self.records.touch_node(node);
             }
             self.parts.writer.carry_out(led.term, now, effect, &led.engine);
         }

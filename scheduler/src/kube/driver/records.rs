@@ -3,7 +3,7 @@
 //!
 //! All of it is told anew from what is known, so a write that fails is simply made again at the next turn.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -52,6 +52,8 @@ pub(super) struct Records {
     classes: BTreeMap<String, (Timestamp, ClassNews)>,
     profiles: BTreeMap<ProfileKey, (Timestamp, SkuProfileFacts)>,
     hardware: BTreeMap<Arc<str>, (Timestamp, Verified)>,
+    /// Nodes whose report or label may be another than was written.
+    touched: BTreeSet<Arc<str>>,
 }
 
 /// One thing to write.
@@ -68,6 +70,14 @@ impl Records {
     /// A node is gone; its record goes with it.
     pub(super) fn forget_node(&mut self, node: &str) {
         self.hardware.remove(node);
+        self.touched.remove(node);
+    }
+
+    /// A node was measured, or is labelled otherwise.
+    pub(super) fn touch_node(&mut self, node: &Arc<str>) {
+        if !self.touched.contains(node) {
+            self.touched.insert(Arc::clone(node));
+        }
     }
 
     /// What has changed, as much as one turn writes; the rest follows in the next ones.
@@ -113,18 +123,40 @@ impl Records {
                 due.push(Record::Profile { key: key.clone(), profile: Box::new(profile.clone()) });
             }
         }
-        for (node, reported) in reports {
-            let Some(object) = engine.nodes().get(node) else { continue };
+        let room = AT_ONCE.saturating_sub(due.len());
+        due.extend(self.hardware_due(engine, reports).into_iter().take(room));
+        due.truncate(AT_ONCE);
+        due
+    }
+
+    /// Reports that are to be written of the nodes that were touched. These stay touched until it is done.
+    fn hardware_due(&mut self, engine: &Engine, reports: &BTreeMap<Arc<str>, Reported>) -> Vec<Record> {
+        let mut due = Vec::new();
+        let mut settled = Vec::new();
+        for node in &self.touched {
+            if due.len() == AT_ONCE {
+                break;
+            }
+            // What is missing touches the node when it comes.
+            let there = reports.get(node).zip(engine.nodes().get(node));
+            let Some((reported, object)) = there else {
+                settled.push(Arc::clone(node));
+                continue;
+            };
             let verified = match object.label(hardware::VERIFIED) {
                 Some("true") => Verified::True,
                 Some("stale") => Verified::Stale,
                 _ => Verified::False,
             };
-            if self.hardware.get(node) != Some(&(reported.at, verified)) {
+            if self.hardware.get(node) == Some(&(reported.at, verified)) {
+                settled.push(Arc::clone(node));
+            } else {
                 due.push(Record::Hardware { node: Arc::clone(node), reported: reported.clone(), verified });
             }
         }
-        due.truncate(AT_ONCE);
+        for node in settled {
+            self.touched.remove(&node);
+        }
         due
     }
 
@@ -277,4 +309,82 @@ fn quantities_with_zeros(status: &PoolStatus) -> Value {
     }
     amounts.insert("nodes".to_owned(), status.nodes.to_string());
     json!(amounts)
+}
+
+#[cfg(test)]
+mod tests {
+    use assay_core::catalog::Catalog;
+    use assay_core::engine::{Event, Settings};
+    use assay_core::model::{Labels, Node, ResourceList};
+
+    use super::*;
+
+    fn node(name: &str, verified: &str) -> Event {
+        Event::NodeApplied(Box::new(Node {
+            name: name.into(),
+            labels: Labels::from([(hardware::VERIFIED.to_owned(), verified.to_owned())]),
+            annotations: Labels::new(),
+            taints: Vec::new(),
+            allocatable: ResourceList::default(),
+            capacity: ResourceList::default(),
+            provider_id: String::new(),
+            ready: true,
+            unschedulable: false,
+            deleting: false,
+            created: Timestamp(0),
+        }))
+    }
+
+    /// Names of the nodes whose report is due, each written at once.
+    fn written(
+        records: &mut Records,
+        engine: &Engine,
+        reports: &BTreeMap<Arc<str>, Reported>,
+    ) -> Vec<String> {
+        let due = records.due(engine, reports, Timestamp(1_000));
+        let named = due.iter().filter_map(|record| match record {
+            Record::Hardware { node, .. } => Some(node.to_string()),
+            _ => None,
+        });
+        let names = named.collect();
+        due.into_iter().for_each(|record| records.note(record, Timestamp(1_000)));
+        names
+    }
+
+    #[test]
+    fn a_report_is_written_when_it_or_its_node_changed_and_no_node_is_looked_at_else() {
+        let catalog = Catalog::builtin("eastus").unwrap();
+        let mut engine = Engine::new(Settings::default(), Box::new(catalog), ProfileStore::new());
+        let mut records = Records::default();
+        let mut reports = BTreeMap::new();
+        let mut report = |records: &mut Records, name: &str, at: u64| {
+            let report = Arc::new(HardwareReport::default());
+            reports.insert(Arc::from(name), Reported { report, at: Timestamp(at) });
+            records.touch_node(&name.into());
+            reports.clone()
+        };
+        // More than one turn writes, and one whose node has not joined.
+        let mut known = report(&mut records, "early", 0);
+        for number in 0..AT_ONCE + 10 {
+            let name = format!("node-{number:03}");
+            engine.handle(Timestamp(0), node(&name, "true"));
+            known = report(&mut records, &name, 0);
+        }
+        assert_eq!(written(&mut records, &engine, &known).len(), AT_ONCE);
+        assert_eq!(written(&mut records, &engine, &known).len(), 10);
+        assert!(written(&mut records, &engine, &known).is_empty() && records.touched.is_empty());
+
+        engine.handle(Timestamp(1), node("early", "true"));
+        records.touch_node(&"early".into());
+        assert_eq!(written(&mut records, &engine, &known), ["early"]);
+        engine.handle(Timestamp(1), node("node-003", "stale"));
+        records.touch_node(&"node-003".into());
+        // Touched, and nothing is new.
+        records.touch_node(&"node-004".into());
+        assert_eq!(written(&mut records, &engine, &known), ["node-003"]);
+        known = report(&mut records, "node-005", 7);
+        assert_eq!(written(&mut records, &engine, &known), ["node-005"]);
+        records.forget_node("node-005");
+        assert!(written(&mut records, &engine, &known).is_empty() && records.touched.is_empty());
+    }
 }
