@@ -12,6 +12,7 @@
 //!
 //! The engine is what takes time, so the loop runs on a thread of its own; watches, links and writes go on beside it.
 
+mod catch_up;
 mod classes;
 mod clock;
 mod counted;
@@ -172,6 +173,9 @@ impl Driver {
             warn!("decides no more");
         }
         let Some(term) = term.filter(|_| synced) else { return };
+        if !self.catch_up(term).await {
+            return;
+        }
         // Nothing that an earlier term left at hand is true for sure.
         self.clock = Clock::of_server(&self.parts.client).await;
         self.records = Records::default();

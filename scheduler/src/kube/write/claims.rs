@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use assay_core::engine::{Condition, ConditionStatus, Event, LaunchError, LaunchFailure};
+use assay_core::lifecycle::LAUNCH_TIMEOUT;
 use assay_core::model::{NodeClaim, Timestamp};
 use assay_core::requirement::Requirement;
 use assay_shared::labels::{azure, karpenter, kubernetes};
@@ -22,6 +23,7 @@ use kube::core::GroupVersionKind;
 use kube::{Api, Client};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use super::gate::{Failed, Gate};
@@ -31,10 +33,6 @@ use crate::cloud::{Cloud, CreateError};
 use crate::kube::api::{conditions as kinds, hash, names};
 use crate::quantities::quantities;
 
-/// Tries of a cloud that cannot be asked, before another plan is made.
-const CLOUD_TRIES: usize = 6;
-/// Pause between these.
-const CLOUD_PAUSE: Duration = Duration::from_secs(5);
 /// Instance types that a claim lists (Karpenter's limit).
 const TYPES_LISTED: usize = 600;
 
@@ -91,6 +89,22 @@ pub(super) struct ClaimWriter {
     answers: mpsc::Sender<Event>,
     /// Uids of pools, which own claims.
     owners: Mutex<HashMap<String, String>>,
+    patience: Patience,
+}
+
+/// With a cloud that does not answer.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Patience {
+    /// Pause before it is asked again.
+    pub(super) pause: Duration,
+    /// How long it is asked for one VM.
+    pub(super) most: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self { pause: Duration::from_secs(5), most: LAUNCH_TIMEOUT }
+    }
 }
 
 impl ClaimWriter {
@@ -112,7 +126,13 @@ impl ClaimWriter {
             told,
             answers,
             owners: Mutex::new(HashMap::new()),
+            patience: Patience::default(),
         }
+    }
+
+    #[cfg(test)]
+    pub(super) fn with_patience(self, patience: Patience) -> Self {
+        Self { patience, ..self }
     }
 
     /// Does all jobs of one claim, in order.
@@ -210,12 +230,11 @@ impl ClaimWriter {
             }
             Err(failed) => return Err(failed),
         }
-        let mut tries = 0;
+        let began = Instant::now();
         loop {
             if !self.gate.admits(term) {
                 return Err(Failed::NotLeading);
             }
-            tries += 1;
             match self.cloud.create(claim).await {
                 Ok(vm) => {
                     let launched = Event::Launched {
@@ -238,9 +257,14 @@ impl ClaimWriter {
                         .await;
                     return Ok(());
                 }
-                Err(CreateError::Cloud(error)) if tries < CLOUD_TRIES => {
+                // No answer is no refusal: the VM may be there. So it is the same one that is asked for, for as long as a launch
+                // may take; another plan would have to ask the same cloud, and pay for both.
+                Err(CreateError::Cloud(error)) if began.elapsed() < self.patience.most => {
                     debug!(claim = %claim.name, %error, "the cloud is asked again");
-                    tokio::time::sleep(CLOUD_PAUSE).await;
+                    tokio::time::sleep(self.patience.pause).await;
+                    if !self.is_wanted(&claim.name, term).await? {
+                        return Ok(());
+                    }
                 }
                 Err(CreateError::Cloud(error)) => {
                     // It may have been made after all: then the claim's deletion takes it along.
@@ -269,6 +293,15 @@ impl ClaimWriter {
     async fn is_there(&self, name: &str, term: u64) -> Result<bool, Failed> {
         match self.gate.call(term, || self.claims.get_metadata(name)).await {
             Ok(_) => Ok(true),
+            Err(Failed::Gone) => Ok(false),
+            Err(failed) => Err(failed),
+        }
+    }
+
+    /// Whether a claim is there and nobody has deleted it.
+    async fn is_wanted(&self, name: &str, term: u64) -> Result<bool, Failed> {
+        match self.gate.call(term, || self.claims.get_metadata(name)).await {
+            Ok(claim) => Ok(claim.metadata.deletion_timestamp.is_none()),
             Err(Failed::Gone) => Ok(false),
             Err(failed) => Err(failed),
         }
@@ -373,8 +406,13 @@ impl ClaimWriter {
             match self.cloud.delete(name).await {
                 Ok(()) => break,
                 Err(error) => {
-                    warn!(claim = %name, %error, "the VM is not deleted yet");
-                    tokio::time::sleep(CLOUD_PAUSE).await;
+                    let object = ObjectRef::cluster("NodeClaim", name);
+                    self.told.warn(
+                        &object,
+                        "FailedTermination",
+                        format!("the VM is not deleted yet: {error}"),
+                    );
+                    tokio::time::sleep(self.patience.pause).await;
                 }
             }
         }

@@ -1,6 +1,8 @@
 //! The gate before every write: only a leader writes, and only what was decided in its present term.
 
-use tokio::sync::watch;
+use std::sync::Arc;
+
+use tokio::sync::{RwLock, watch};
 use tokio::time::{Instant, sleep};
 
 use super::retry::{Pauses, Verdict, verdict};
@@ -10,6 +12,8 @@ use crate::kube::lease::Leadership;
 #[derive(Debug, Clone)]
 pub struct Gate {
     leadership: watch::Receiver<Leadership>,
+    /// Held by every call on its way, by all who have this gate.
+    calls: Arc<RwLock<()>>,
 }
 
 /// Why a write did not happen.
@@ -30,8 +34,13 @@ pub(super) enum Failed {
 impl Gate {
     /// A gate that opens with leadership.
     #[must_use]
-    pub const fn new(leadership: watch::Receiver<Leadership>) -> Self {
-        Self { leadership }
+    pub fn new(leadership: watch::Receiver<Leadership>) -> Self {
+        Self { leadership, calls: Arc::default() }
+    }
+
+    /// Waits until every call that is on its way was answered. What was let through in an earlier term is done by then, or never.
+    pub async fn quiet(&self) {
+        drop(self.calls.write().await);
     }
 
     /// Whether what was decided in `term` may be written now.
@@ -67,10 +76,13 @@ impl Gate {
     {
         let mut pauses = Pauses::new();
         loop {
+            let on_its_way = self.calls.read().await;
             if !self.admits(term) {
                 return Err(Failed::NotLeading);
             }
-            let error = match attempt().await {
+            let answer = attempt().await;
+            drop(on_its_way);
+            let error = match answer {
                 Ok(answer) => return Ok(answer),
                 Err(error) => error,
             };

@@ -27,6 +27,8 @@ mod nodes;
 mod object_ref;
 mod pods;
 mod retry;
+#[cfg(test)]
+mod tests;
 mod told;
 
 use std::fmt;
@@ -70,6 +72,7 @@ const AT_ONCE: usize = 256;
 pub struct Writer {
     lanes: Lanes<Objects>,
     objects: Arc<Objects>,
+    gate: Gate,
 }
 
 impl fmt::Debug for Writer {
@@ -92,10 +95,15 @@ impl Writer {
         let objects = Arc::new(Objects {
             claims: ClaimWriter::new(client.clone(), cloud, gate.clone(), Arc::clone(&told), answers.clone()),
             nodes: NodeWriter::new(client.clone(), gate.clone(), Arc::clone(&told)),
-            pods: PodWriter::new(client, gate, answers),
+            pods: PodWriter::new(client, gate.clone(), answers),
             told,
         });
-        Self { lanes: Lanes::start(Arc::clone(&objects), AT_ONCE), objects }
+        Self { lanes: Lanes::start(Arc::clone(&objects), AT_ONCE), objects, gate }
+    }
+
+    /// Waits until no call is on its way any more that was let through in an earlier term.
+    pub async fn quiet(&self) {
+        self.gate.quiet().await;
     }
 
     /// What people are told.

@@ -169,6 +169,11 @@ impl Store {
         self.pods.told()
     }
 
+    /// Names of all objects of a kind but pods, those among them that cannot be read.
+    pub fn names(&self, kind: Kind) -> impl Iterator<Item = &PodId> {
+        self.listings.get(&kind).into_iter().flat_map(|listing| listing.seen.keys())
+    }
+
     /// The uid of an object; what owner references and preconditions name.
     #[must_use]
     pub fn uid(&self, kind: Kind, id: &PodId) -> Option<String> {
