@@ -17,7 +17,7 @@ mod tests;
 
 pub use health::{Condition, Health, STUCK_AFTER};
 pub use metrics::{
-    ClaimSample, ClusterSample, Disruption, Metrics, NodeLabels, NodeSample, PODS_SHOWN, PodSample,
-    PoolSample, Purchase, TextFormat,
+    ClaimSample, ClusterSample, Disruption, Launch, Metrics, NodeLabels, NodeSample, PODS_SHOWN, PodSample,
+    PoolSample, Purchase, TextFormat, WaitingSample,
 };
 pub use server::{WebConfig, WebHandle, WebServer};

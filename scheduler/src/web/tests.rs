@@ -14,7 +14,8 @@ use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
 use super::metrics::{
-    ClaimSample, ClusterSample, Disruption, NodeLabels, NodeSample, PodSample, PoolSample, Purchase,
+    ClaimSample, ClusterSample, Disruption, Launch, NodeLabels, NodeSample, PodSample, PoolSample, Purchase,
+    WaitingSample,
 };
 use super::{Condition, Health, Metrics, TextFormat, WebConfig, WebHandle, WebServer};
 use crate::fleet::ca::{DevCa, SERVER_VALIDITY};
@@ -63,6 +64,13 @@ fn cluster() -> ClusterSample {
         node: node.map(Into::into),
         phase: if node.is_some() { "Running" } else { "Pending" },
     };
+    let waiting = |name: &str, decided, undecided| WaitingSample {
+        id: PodId::new("shop", name),
+        bound: false,
+        age: 40.0,
+        decided,
+        undecided,
+    };
     ClusterSample {
         pools: vec![PoolSample {
             name: "default".into(),
@@ -75,6 +83,7 @@ fn cluster() -> ClusterSample {
         claims: vec![claim],
         pods: vec![pod("web-1", Some("default-abcde")), pod("web-2", None)],
         pods_in_all: 5,
+        waiting: vec![waiting("web-2", Some(20.0), None), waiting("web-3", None, Some(30.0))],
         stats: Stats {
             bought: 1,
             mismatches: BTreeMap::from([(MismatchKind::Gpus, 2)]),
@@ -92,6 +101,10 @@ fn everything() -> (Metrics, FleetHandle) {
     metrics.leads(true);
     metrics.claim_created("provisioned", "default", false);
     metrics.bought(Purchase { pool: "default", price: UsdPerHour(3), cheapest: UsdPerHour(2) });
+    let launch =
+        Launch { size: "Standard_D4s_v5", zone: "westeurope-1", capacity_type: "spot", pool: "default" };
+    metrics.launch_began(launch);
+    metrics.launch_failed(launch, "AllocationFailed");
     metrics.launched("default", second);
     metrics.registered("default", second);
     metrics.initialized("default", second);
@@ -111,8 +124,10 @@ fn everything() -> (Metrics, FleetHandle) {
     metrics.validation_failed("Underutilized");
     metrics.disruption_undone("Drifted");
     metrics.consolidation_timed_out();
-    metrics.pod_bound(second);
-    metrics.pod_started(second);
+    metrics.pod_bound(second, Some(second));
+    metrics.pod_started(second, Some(second));
+    metrics.pod_disruption_initiated("empty");
+    metrics.unhealthy_disrupted("GPUsPresent", "default", "spot");
     metrics.pod_decided(second);
     metrics.eviction_requested(429);
     metrics.pod_drained("empty");
@@ -216,6 +231,11 @@ async fn values_are_those_of_the_cluster_in_the_units_of_metrics() {
         r#"assay_purchase_price_ratio_bucket{le="1.5",nodepool="default"} 1"#.to_owned(),
         r#"assay_hardware_mismatches_total{kind="GPUsMissing"} 2"#.to_owned(),
         r#"assay_pods_left_out 3.0"#.to_owned(),
+        r#"karpenter_pods_unbound_time_seconds{name="web-2",namespace="shop"} 40.0"#.to_owned(),
+        r#"karpenter_pods_provisioning_unstarted_time_seconds{name="web-2",namespace="shop"} 20.0"#.to_owned(),
+        r#"karpenter_pods_provisioning_scheduling_undecided_time_seconds{name="web-3",namespace="shop"} 30.0"#.to_owned(),
+        r#"karpenter_scheduler_unfinished_work_seconds{controller="provisioner"} 0.0"#.to_owned(),
+        r#"karpenter_instance_vm_create_failure_total{size="Standard_D4s_v5",zone="westeurope-1",capacity_type="spot",nodepool="default",phase="sync",error_code="AllocationFailed"} 1"#.to_owned(),
         r#"assay_fleet_refusals_total{reason="node_claim_mismatch"} 0"#.to_owned(),
         r#"karpenter_cluster_state_synced 1.0"#.to_owned(),
         "# EOF".to_owned(),

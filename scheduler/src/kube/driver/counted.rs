@@ -16,8 +16,8 @@ use assay_core::model::{
 use assay_shared::labels::{karpenter, kubernetes};
 
 use crate::web::{
-    ClaimSample, ClusterSample, Disruption, Metrics, NodeLabels, NodeSample, PODS_SHOWN, PodSample,
-    PoolSample, Purchase,
+    ClaimSample, ClusterSample, Disruption, Launch, Metrics, NodeLabels, NodeSample, PODS_SHOWN, PodSample,
+    PoolSample, Purchase, WaitingSample,
 };
 
 /// Who solves, in Karpenter's words.
@@ -27,10 +27,12 @@ const DISRUPTION: &str = "disruption";
 /// What began and has not ended yet.
 #[derive(Debug, Default)]
 pub(super) struct Counted {
-    /// Pods that wait: since when they were seen, and whether it was decided where they go.
-    waiting: BTreeMap<PodId, (Timestamp, bool)>,
-    /// Pods that are bound and do not run yet.
-    starting: BTreeSet<PodId>,
+    /// Pods that wait.
+    waiting: BTreeMap<PodId, Waiting>,
+    /// How many of them it was not decided for.
+    undecided: usize,
+    /// Pods that are bound and do not run yet, and when it was decided where they go.
+    starting: BTreeMap<PodId, Option<Timestamp>>,
     /// Pods that were asked to leave a node, and why it goes.
     evicted: BTreeMap<PodId, &'static str>,
     /// Claims that were given up.
@@ -45,13 +47,22 @@ pub(super) struct Counted {
     disruption: DisruptionCounts,
 }
 
+/// A pod that waits.
+#[derive(Debug, Clone, Copy)]
+struct Waiting {
+    /// Since when it was seen.
+    seen: Timestamp,
+    /// When it was decided where it goes.
+    decided: Option<Timestamp>,
+}
+
 impl Counted {
     /// Counts what happened, before `engine` hears it.
     pub(super) fn heard(&mut self, metrics: &Metrics, event: &Event, engine: &Engine, now: Timestamp) {
         match event {
             Event::PodApplied(pod) => self.pod(metrics, pod, now),
             Event::PodDeleted(id) => {
-                self.waiting.remove(id);
+                self.waits_no_more(id);
                 self.starting.remove(id);
                 if let Some(reason) = self.evicted.remove(id) {
                     metrics.pod_drained(reason);
@@ -64,7 +75,13 @@ impl Counted {
                 }
                 self.ends(claim, machine);
             }
-            Event::LaunchFailed { claim, .. } => self.ends(claim, engine.machines().get(claim)),
+            Event::LaunchFailed { claim, error } => {
+                let machine = engine.machines().get(claim);
+                if let Some(machine) = machine {
+                    metrics.launch_failed(launch(&machine.claim), &error.failure.to_string());
+                }
+                self.ends(claim, machine);
+            }
             Event::ClaimDeleted { claim } => {
                 self.given_up.remove(claim);
                 let Some(claim) = self.gone.remove(claim) else { return };
@@ -85,21 +102,32 @@ impl Counted {
 
     fn pod(&mut self, metrics: &Metrics, pod: &Pod, now: Timestamp) {
         if pod.is_pending() {
-            self.waiting.entry(pod.id.clone()).or_insert((now, false));
+            if !self.waiting.contains_key(&pod.id) {
+                self.waiting.insert(pod.id.clone(), Waiting { seen: now, decided: None });
+                self.undecided += 1;
+            }
             return;
         }
-        if let Some((seen, decided)) = self.waiting.remove(&pod.id)
+        if let Some(waited) = self.waits_no_more(&pod.id)
             && pod.node.is_some()
         {
-            if !decided {
-                metrics.pod_decided(now.since(seen));
+            if waited.decided.is_none() {
+                metrics.pod_decided(now.since(waited.seen));
             }
-            metrics.pod_bound(now.since(pod.created));
-            self.starting.insert(pod.id.clone());
+            metrics.pod_bound(now.since(pod.created), waited.decided.map(|at| now.since(at)));
+            self.starting.insert(pod.id.clone(), waited.decided);
         }
-        if pod.phase == PodPhase::Running && self.starting.remove(&pod.id) {
-            metrics.pod_started(now.since(pod.created));
+        if pod.phase == PodPhase::Running
+            && let Some(decided) = self.starting.remove(&pod.id)
+        {
+            metrics.pod_started(now.since(pod.created), decided.map(|at| now.since(at)));
         }
+    }
+
+    fn waits_no_more(&mut self, pod: &PodId) -> Option<Waiting> {
+        let waited = self.waiting.remove(pod)?;
+        self.undecided -= usize::from(waited.decided.is_none());
+        Some(waited)
     }
 
     /// Remembers a claim whose object is all that is left.
@@ -115,6 +143,7 @@ impl Counted {
             Effect::CreateInstance { claim } => {
                 let relaxed = claim.annotations.contains_key(karpenter::MIN_VALUES_RELAXED);
                 metrics.claim_created("provisioned", &claim.pool, relaxed);
+                metrics.launch_began(launch(claim));
                 if let Some(cheapest) =
                     engine.machines().get(&claim.name).and_then(|machine| machine.cheapest)
                 {
@@ -122,9 +151,10 @@ impl Counted {
                 }
             }
             Effect::NominatePod { pod, .. } => {
-                if let Some((seen, decided)) = self.waiting.get_mut(pod).filter(|(_, decided)| !decided) {
-                    *decided = true;
-                    metrics.pod_decided(now.since(*seen));
+                if let Some(waits) = self.waiting.get_mut(pod).filter(|waits| waits.decided.is_none()) {
+                    waits.decided = Some(now);
+                    self.undecided -= 1;
+                    metrics.pod_decided(now.since(waits.seen));
                 }
             }
             Effect::SetClaimCondition { claim, condition } if condition.status == ConditionStatus::True => {
@@ -134,6 +164,12 @@ impl Counted {
             }
             Effect::DeleteClaim { claim } if self.given_up.insert(Arc::clone(claim)) => {
                 let Some(machine) = engine.machines().get(claim) else { return };
+                if machine.leaving == Some(LeaveReason::WrongHardware) {
+                    let bad = machine.conditions.values().find(|one| one.status == ConditionStatus::False);
+                    let condition = bad.map_or("HardwareMatchesClaim", |one| one.condition_type);
+                    let paid = machine.claim.capacity_type.as_str();
+                    metrics.unhealthy_disrupted(condition, &machine.claim.pool, paid);
+                }
                 let policy =
                     engine.pools().get(&machine.claim.pool).map(|pool| pool.disruption.consolidation_policy);
                 metrics.claim_disrupted(Disruption {
@@ -161,7 +197,10 @@ impl Counted {
             Effect::EvictPod { pod, node } | Effect::DeletePod { pod, node, .. } => {
                 let leaving = engine.machine_on(node).and_then(|machine| machine.leaving);
                 let reason = leaving.map_or("unknown", LeaveReason::as_str);
-                self.evicted.entry(pod.clone()).or_insert(reason);
+                if !self.evicted.contains_key(pod) {
+                    self.evicted.insert(pod.clone(), reason);
+                    metrics.pod_disruption_initiated(reason);
+                }
             }
             Effect::DeleteInstance { claim } => {
                 self.deleted.entry(Arc::clone(claim)).or_insert(now);
@@ -178,7 +217,7 @@ impl Counted {
         }
         self.disruption(metrics, engine.disruption_counts(), took);
         let count = |pods: usize| u32::try_from(pods).unwrap_or(u32::MAX);
-        metrics.queued(PROVISIONER, count(self.waiting.values().filter(|(_, decided)| !decided).count()));
+        metrics.queued(PROVISIONER, count(self.undecided));
         metrics.unschedulable(PROVISIONER, count(engine.left_out()));
     }
 }
@@ -218,6 +257,15 @@ impl Counted {
     }
 }
 
+fn launch(claim: &NodeClaim) -> Launch<'_> {
+    Launch {
+        size: &claim.instance_type,
+        zone: &claim.zone,
+        capacity_type: claim.capacity_type.as_str(),
+        pool: &claim.pool,
+    }
+}
+
 /// A machine came one step further.
 fn condition_set(metrics: &Metrics, machine: &Machine, condition: &Condition, now: Timestamp) {
     let (pool, after) = (machine.claim.pool.as_str(), now.since(machine.claim.created));
@@ -230,8 +278,8 @@ fn condition_set(metrics: &Metrics, machine: &Machine, condition: &Condition, no
     }
 }
 
-/// The cluster as the engine knows it.
-pub(super) fn sample(engine: &mut Engine, now: Timestamp) -> ClusterSample {
+/// The cluster as the engine knows it, and what is known of pods that wait.
+pub(super) fn sample(engine: &mut Engine, counted: &Counted, now: Timestamp) -> ClusterSample {
     let allowed: BTreeMap<String, Vec<(&'static str, u64)>> = engine
         .pools()
         .keys()
@@ -297,12 +345,27 @@ pub(super) fn sample(engine: &mut Engine, now: Timestamp) -> ClusterSample {
             PodPhase::Finished => "Finished",
         },
     });
+    let unstarted = engine.pods().filter(|pod| pod.phase == PodPhase::Pending).take(PODS_SHOWN);
+    let waiting = unstarted.map(|pod| {
+        let seconds = |at: Timestamp| now.since(at).as_secs_f64();
+        let waits = counted.waiting.get(&pod.id);
+        let decided =
+            waits.map_or_else(|| counted.starting.get(&pod.id).copied().flatten(), |one| one.decided);
+        WaitingSample {
+            id: pod.id.clone(),
+            bound: pod.node.is_some(),
+            age: seconds(pod.created),
+            decided: decided.map(seconds),
+            undecided: waits.filter(|one| one.decided.is_none()).map(|one| seconds(one.seen)),
+        }
+    });
     ClusterSample {
         pools: pools.collect(),
         nodes: nodes.collect(),
         claims: claims.collect(),
         pods: pods.collect(),
         pods_in_all: engine.pods().count(),
+        waiting: waiting.collect(),
         stats: engine.stats().clone(),
     }
 }

@@ -252,7 +252,9 @@ impl Driver {
         let Some(led) = &mut self.engine else { return };
         let now = self.clock.now();
         let begin = std::time::Instant::now();
+        self.parts.metrics.works(true);
         let effects = led.engine.advance(now);
+        self.parts.metrics.works(false);
         self.counted.turned(&self.parts.metrics, &led.engine, begin.elapsed());
         for effect in effects {
             self.counted.said(&self.parts.metrics, &effect, &led.engine, now);
@@ -265,7 +267,7 @@ impl Driver {
             self.parts.writer.carry_out(led.term, now, effect, &led.engine);
         }
         if self.parts.metrics.wants_sample() {
-            self.parts.metrics.sample(counted::sample(&mut led.engine, now));
+            self.parts.metrics.sample(counted::sample(&mut led.engine, &self.counted, now));
         }
     }
 

@@ -30,7 +30,9 @@ use crate::kube::client::ApiCalls;
 use crate::kube::token_review::TokenAuthenticator;
 use karpenter::Karpenter;
 use own::Own;
-pub use sample::{ClaimSample, ClusterSample, NodeLabels, NodeSample, PODS_SHOWN, PodSample, PoolSample};
+pub use sample::{
+    ClaimSample, ClusterSample, NodeLabels, NodeSample, PODS_SHOWN, PodSample, PoolSample, WaitingSample,
+};
 use sample::{SampleCollector, Samples};
 use sources::{Sources, SourcesCollector};
 
@@ -69,6 +71,19 @@ pub struct Purchase<'a> {
     pub price: UsdPerHour,
     /// What the cheapest costs that would have done, by the catalogue of that moment.
     pub cheapest: UsdPerHour,
+}
+
+/// A VM that is asked for.
+#[derive(Debug, Clone, Copy)]
+pub struct Launch<'a> {
+    /// Its size.
+    pub size: &'a str,
+    /// Its zone.
+    pub zone: &'a str,
+    /// How it is paid for.
+    pub capacity_type: &'a str,
+    /// Its pool.
+    pub pool: &'a str,
 }
 
 /// Who goes and how, for [`Metrics::claim_disrupted`].
@@ -201,6 +216,18 @@ impl Metrics {
         self.karpenter.claims_created.add([reason, pool, relaxed]);
     }
 
+    /// A VM is asked for.
+    pub fn launch_began(&self, launch: Launch<'_>) {
+        let Launch { size, zone, capacity_type, pool } = launch;
+        self.karpenter.vm_create_starts.add([size, zone, capacity_type, pool]);
+    }
+
+    /// The cloud refused it, with this word for why.
+    pub fn launch_failed(&self, launch: Launch<'_>, error: &str) {
+        let Launch { size, zone, capacity_type, pool } = launch;
+        self.karpenter.vm_create_failures.add([size, zone, capacity_type, pool, "sync", error]);
+    }
+
     /// Something was bought.
     #[allow(clippy::cast_precision_loss)] // a ratio of prices
     pub fn bought(&self, purchase: Purchase<'_>) {
@@ -233,6 +260,11 @@ impl Metrics {
         let Disruption { reason, pool, capacity_type, consolidation_policy, termination_mode } = disruption;
         let labels = [reason, pool, capacity_type, consolidation_policy, termination_mode];
         self.karpenter.claims_disrupted.add(labels);
+    }
+
+    /// A claim was given up for this condition of its node.
+    pub fn unhealthy_disrupted(&self, condition: &str, pool: &str, capacity_type: &str) {
+        self.karpenter.unhealthy_disrupted.add([condition, pool, capacity_type]);
     }
 
     /// A claim is gone, so long after its deletion began.
@@ -285,19 +317,30 @@ impl Metrics {
 
     // What happens to pods.
 
-    /// A pod was bound, so long after its creation.
-    pub fn pod_bound(&self, after: Duration) {
+    /// A pod was bound, so long after its creation, and so long after it was decided where it goes, where it was.
+    pub fn pod_bound(&self, after: Duration, decided: Option<Duration>) {
         self.karpenter.pods_bound.took([], after);
+        if let Some(after) = decided {
+            self.karpenter.pods_provisioning_bound.took([], after);
+        }
     }
 
-    /// A pod is ready, so long after its creation.
-    pub fn pod_started(&self, after: Duration) {
+    /// A pod is ready, likewise.
+    pub fn pod_started(&self, after: Duration, decided: Option<Duration>) {
         self.karpenter.pods_startup.took([], after);
+        if let Some(after) = decided {
+            self.karpenter.pods_provisioning_startup.took([], after);
+        }
     }
 
     /// It was decided where a pod goes, so long after it was first seen.
     pub fn pod_decided(&self, after: Duration) {
         self.karpenter.pods_decision.took([], after);
+    }
+
+    /// A pod is asked to leave a node that goes for this reason.
+    pub fn pod_disruption_initiated(&self, reason: &str) {
+        self.karpenter.pods_disruption_initiated.add([reason]);
     }
 
     /// The API server answered a request for an eviction with this status.
@@ -311,6 +354,11 @@ impl Metrics {
     }
 
     // What the scheduler does.
+
+    /// A turn begins in which there may be a solve, or ends.
+    pub fn works(&self, works: bool) {
+        *self.sources.works.lock().unwrap_or_else(PoisonError::into_inner) = works.then(Instant::now);
+    }
 
     /// A solve took so long. Controllers are `provisioner` and `disruption`.
     pub fn solved(&self, controller: &str, took: Duration) {

@@ -32,6 +32,8 @@ pub struct ClusterSample {
     pub pods: Vec<PodSample>,
     /// All pods, those left out included.
     pub pods_in_all: usize,
+    /// Those that have not started; at most [`PODS_SHOWN`] are of use.
+    pub waiting: Vec<WaitingSample>,
     /// What the engine has counted.
     pub stats: Stats,
 }
@@ -121,6 +123,21 @@ pub struct PodSample {
     pub phase: &'static str,
 }
 
+/// A pod that has not started, in seconds.
+#[derive(Debug, Clone)]
+pub struct WaitingSample {
+    /// Which.
+    pub id: PodId,
+    /// Whether it is bound.
+    pub bound: bool,
+    /// Its age.
+    pub age: f64,
+    /// How long ago it was decided where it goes.
+    pub decided: Option<f64>,
+    /// For how long that has not been decided since it was seen.
+    pub undecided: Option<f64>,
+}
+
 /// The last sample.
 #[derive(Debug, Default)]
 pub(super) struct Samples(Mutex<Arc<ClusterSample>>);
@@ -146,6 +163,7 @@ impl Collector for SampleCollector {
         sample.write_nodes(&mut writer)?;
         sample.write_claims(&mut writer)?;
         sample.write_pods(&mut writer)?;
+        sample.write_waiting(&mut writer)?;
         sample.write_stats(&mut writer)
     }
 }
@@ -354,6 +372,41 @@ impl ClusterSample {
             "Pods that karpenter_pods_state leaves out, for there are too many",
             [([("", ""); 0], number(left_out as u64))],
         )
+    }
+
+    fn write_waiting(&self, writer: &mut Writer<'_, '_>) -> Result<(), fmt::Error> {
+        type Of = fn(&WaitingSample) -> Option<f64>;
+        let families: [(&str, &str, Of); 5] = [
+            ("karpenter_pods_unbound_time_seconds", "Age of a pod that is not bound", |pod| {
+                (!pod.bound).then_some(pod.age)
+            }),
+            ("karpenter_pods_unstarted_time_seconds", "Age of a pod that has not started", |pod| {
+                Some(pod.age)
+            }),
+            (
+                "karpenter_pods_provisioning_unbound_time_seconds",
+                "For how long it is decided where a pod goes that is not bound",
+                |pod| pod.decided.filter(|_| !pod.bound),
+            ),
+            (
+                "karpenter_pods_provisioning_unstarted_time_seconds",
+                "For how long it is decided where a pod goes that has not started",
+                |pod| pod.decided,
+            ),
+            (
+                "karpenter_pods_provisioning_scheduling_undecided_time_seconds",
+                "For how long it is not decided where a pod goes, since it was seen",
+                |pod| pod.undecided,
+            ),
+        ];
+        let shown = &self.waiting[..self.waiting.len().min(PODS_SHOWN)];
+        for (name, help, of) in families {
+            let values = shown.iter().filter_map(|pod| {
+                Some(([("name", &*pod.id.name), ("namespace", &*pod.id.namespace)], of(pod)?))
+            });
+            writer.gauges(name, help, values)?;
+        }
+        Ok(())
     }
 
     fn write_stats(&self, writer: &mut Writer<'_, '_>) -> Result<(), fmt::Error> {

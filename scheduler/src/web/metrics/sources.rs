@@ -22,6 +22,8 @@ pub(super) struct Sources {
     pub(super) api_calls: OnceLock<ApiCalls>,
     /// Since when the caches are not synced; never before the first word of it.
     pub(super) unsynced: std::sync::Mutex<Option<Instant>>,
+    /// Since when it is being decided.
+    pub(super) works: std::sync::Mutex<Option<Instant>>,
 }
 
 #[derive(Debug)]
@@ -58,6 +60,12 @@ impl Collector for SourcesCollector {
         if let Some(calls) = self.0.api_calls.get() {
             api_metrics(calls, &mut writer)?;
         }
+        let works = *self.0.works.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        writer.gauges(
+            "karpenter_scheduler_unfinished_work_seconds",
+            "For how long the decision takes that is being made",
+            [([("controller", "provisioner")], works.map_or(0.0, |since| since.elapsed().as_secs_f64()))],
+        )?;
         let unsynced = *self.0.unsynced.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         writer.gauges(
             "karpenter_cluster_state_unsynced_time_seconds",
