@@ -181,7 +181,11 @@ pub fn serve(
 }
 
 /// Takes the certificates that an authority issues to agents.
-fn certificates_of(ca: &DevCa) -> anyhow::Result<Arc<dyn Authenticator>> {
+/// Takes certificates of this authority.
+///
+/// # Errors
+/// It has none itself.
+pub fn certificates_of(ca: &DevCa) -> anyhow::Result<Arc<dyn Authenticator>> {
     let roots = vec![ca.certificate().clone()];
     Ok(Arc::new(CertificateAuthenticator::new([(roots, NameIn::SubjectAltName)])?))
 }

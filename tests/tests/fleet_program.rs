@@ -3,15 +3,18 @@
 #![allow(clippy::unwrap_used, reason = "a test that panics says where")]
 
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::net::{Ipv4Addr, UdpSocket};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use anyhow::Context;
-use assay_scheduler::fleet::FleetEvent;
 use assay_scheduler::fleet::ca::{AGENT_VALIDITY, DevCa};
-use assay_tests::fleet::{Fleet, config, within};
+use assay_scheduler::fleet::{FleetConfig, FleetEvent, FleetHandle, FleetServer};
+use assay_tests::control_plane::shared::must_run;
+use assay_tests::fleet::{Fleet, certificates_of, config, eventually, within};
 use assay_tests::programs::program;
+use tokio::sync::mpsc;
 
 /// `assay-agent run` as node-a, with the certificate of node `of`; these options replace or join the others.
 fn command(
@@ -158,4 +161,51 @@ async fn it_takes_its_leave_when_it_is_terminated() -> anyhow::Result<()> {
     let ended = within("its end", tokio::task::spawn_blocking(move || agent.wait())).await???;
     assert_eq!(ended.code(), Some(0));
     Ok(())
+}
+
+/// The agent itself asks the system for a name that has two addresses, one of each replica: both have its reports.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_address_of_the_scheduler_s_name_is_reported_to() -> anyhow::Result<()> {
+    let directory = tempfile::tempdir()?;
+    let hosts = directory.path().join("hosts");
+    std::fs::write(&hosts, "127.0.0.1 replicas.test\n127.0.0.2 replicas.test\n")?;
+    // What it asks is a hosts file of its own, which the rest of the machine does not see.
+    let with_hosts = |command: &Command| {
+        let mut own = Command::new("unshare");
+        let shell = r#"mount --bind "$0" /etc/hosts && exec "$@""#;
+        own.args(["--map-root-user", "--mount", "--", "sh", "-c", shell]).arg(&hosts);
+        own.arg(command.get_program()).args(command.get_args());
+        own
+    };
+    let mut probe = Command::new("getent");
+    probe.args(["ahosts", "replicas.test"]);
+    let probed = with_hosts(&probe).output();
+    if !probed.is_ok_and(|output| String::from_utf8_lossy(&output.stdout).contains("127.0.0.2")) {
+        anyhow::ensure!(!must_run(), "this machine lets nobody have a hosts file of his own (unshare)");
+        let _ = writeln!(std::io::stderr(), "skipped: no hosts file of one's own on this machine (unshare)");
+        return Ok(());
+    }
+
+    let mut first = Fleet::start(config())?;
+    let port = first.server.local_addr().port();
+    let listen = ([127, 0, 0, 2], port).into();
+    let (events, mut told) = mpsc::channel(1024);
+    let authenticator = certificates_of(&first.ca)?;
+    let identity = first.identity.server_identity()?;
+    let second = FleetServer::start(FleetConfig { listen, ..config() }, identity, authenticator, events)?;
+    first.ignore_events();
+    tokio::spawn(async move { while told.recv().await.is_some() {} });
+
+    let scheduler = format!("replicas.test:{port}");
+    let mut agent =
+        command(&first, directory.path(), "node-a", &scheduler, &[("--server-name", "127.0.0.1")])?;
+    agent.arg("--all-replicas");
+    let mut agent = with_hosts(&agent).stderr(Stdio::null()).spawn()?;
+    let has_report = |server: &FleetHandle| server.connected().iter().any(|agent| agent.report.is_some());
+    let seen =
+        eventually("both replicas to have a report", || has_report(&first.server) && has_report(&second))
+            .await;
+    agent.kill()?;
+    agent.wait()?;
+    seen
 }

@@ -1,12 +1,14 @@
 //! What is bought for pods that wait.
 
+use std::collections::BTreeMap;
+
 use assay_tests::control_plane::shared::on_own;
 use assay_tests::control_plane::{Options, eventually};
-use assay_tests::serving::{Cluster, ServeOptions, condition, deployment, names, node_pool};
+use assay_tests::serving::{Cluster, ServeOptions, apart, condition, deployment, names, node_pool};
 use serde_json::{Value, json};
 
-/// Pending pods of a Deployment -> claims -> nodes -> the real kube-scheduler binds them all; spread over zones; a DaemonSet
-/// counted; limits; a claim's life on record; given back when nobody needs it.
+/// Pending pods of a Deployment -> claims -> nodes -> the real kube-scheduler binds them all; a claim's life on record; given back
+/// when nobody needs it.
 #[test]
 fn a_cluster_grows_for_its_pods_and_shrinks_without_them() {
     on_own(Options::whole(), async |plane| {
@@ -17,37 +19,12 @@ fn a_cluster_grows_for_its_pods_and_shrinks_without_them() {
             .until("it leads", async |cluster| Ok(cluster.serving.metric("assay_leader", &[]).await? > 0.5))
             .await?;
 
-        // A DaemonSet of one CPU on every node: no node may be bought that has no room for it.
-        let daemon = json!({
-            "apiVersion": "apps/v1", "kind": "DaemonSet",
-            "metadata": {"name": "daemon", "namespace": namespace},
-            "spec": {
-                "selector": {"matchLabels": {"app": "daemon"}},
-                "template": {"metadata": {"labels": {"app": "daemon"}}, "spec": {
-                    "nodeSelector": {"test": "web"},
-                    "tolerations": [{"operator": "Exists"}],
-                    "containers": [{"name": "c", "image": "registry.invalid/none",
-                        "resources": {"requests": {"cpu": "1"}}}],
-                }},
-            },
-        });
-        cluster.apply(&daemon).await?;
         cluster.apply(&node_pool("web", &json!({}))).await?;
-        let spread = json!({"topologySpreadConstraints": [{
-            "maxSkew": 1, "topologyKey": "topology.kubernetes.io/zone", "whenUnsatisfiable": "DoNotSchedule",
-            "labelSelector": {"matchLabels": {"app": "web"}},
-        }]});
-        cluster.apply(&deployment(&namespace, "web", "web", 9, &spread)).await?;
+        cluster.apply(&deployment(&namespace, "web", "web", 9, &apart("web"))).await?;
         cluster.running(&namespace, "web", 9).await?;
 
         let nodes = cluster.nodes("web").await?;
-        let mut zones: Vec<&str> = nodes
-            .iter()
-            .map(|node| node.metadata.labels.as_ref().unwrap()["topology.kubernetes.io/zone"].as_str())
-            .collect();
-        zones.sort_unstable();
-        zones.dedup();
-        assert_eq!(zones.len(), 3, "over three zones: {zones:?}");
+        assert_eq!(nodes.len(), 9);
         for node in &nodes {
             let labels = node.metadata.labels.as_ref().unwrap();
             assert_eq!(labels["karpenter.sh/registered"], "true");
@@ -56,13 +33,6 @@ fn a_cluster_grows_for_its_pods_and_shrinks_without_them() {
             let taints: Vec<&str> = spec.taints.iter().flatten().map(|taint| taint.key.as_str()).collect();
             assert_eq!(taints, ["test"], "of what it started with nothing is left");
         }
-        cluster
-            .until("every node runs the daemon", async |cluster| {
-                let daemons = cluster.pods(&namespace, "daemon").await?;
-                Ok(nodes.iter().all(|node| daemons.contains_key(node.metadata.name.as_ref().unwrap())))
-            })
-            .await?;
-
         // The record of a claim.
         cluster
             .until("claims say that they are ready", async |cluster| {
@@ -170,6 +140,73 @@ async fn counted(cluster: &Cluster<'_>, wanted: &[Series<'_>]) -> anyhow::Result
         .await?;
     }
     Ok(())
+}
+
+/// Pods that must be spread over zones: nodes are bought in each, and the real kube-scheduler finds a place for every pod.
+#[test]
+fn a_zonal_spread_buys_in_every_zone() {
+    on_own(Options::whole(), async |plane| {
+        let mut cluster = Cluster::start(plane, &ServeOptions::default()).await?;
+        let namespace = plane.namespace("spread").await?;
+        cluster.apply(&node_pool("spread", &json!({}))).await?;
+        let spread = json!({"topologySpreadConstraints": [{
+            "maxSkew": 1, "topologyKey": "topology.kubernetes.io/zone", "whenUnsatisfiable": "DoNotSchedule",
+            "labelSelector": {"matchLabels": {"app": "spread"}},
+        }]});
+        cluster.apply(&deployment(&namespace, "spread", "spread", 9, &spread)).await?;
+        cluster.running(&namespace, "spread", 9).await?;
+        let zone_of: BTreeMap<String, String> = cluster
+            .nodes("spread")
+            .await?
+            .into_iter()
+            .map(|node| {
+                let labels = node.metadata.labels.unwrap();
+                (node.metadata.name.unwrap(), labels["topology.kubernetes.io/zone"].clone())
+            })
+            .collect();
+        let mut pods: BTreeMap<&str, usize> = BTreeMap::new();
+        let by_node = cluster.pods(&namespace, "spread").await?;
+        for (node, there) in &by_node {
+            *pods.entry(zone_of[node].as_str()).or_default() += there.len();
+        }
+        assert_eq!(pods.values().collect::<Vec<_>>(), [&3, &3, &3], "{pods:?}");
+        Ok(())
+    });
+}
+
+/// A DaemonSet of one CPU runs on every node that is bought: none is bought that has no room for it.
+#[test]
+fn a_daemon_set_is_counted_into_every_node() {
+    on_own(Options::whole(), async |plane| {
+        let mut cluster = Cluster::start(plane, &ServeOptions::default()).await?;
+        let namespace = plane.namespace("daemon").await?;
+        let daemon = json!({
+            "apiVersion": "apps/v1", "kind": "DaemonSet",
+            "metadata": {"name": "daemon", "namespace": namespace},
+            "spec": {
+                "selector": {"matchLabels": {"app": "daemon"}},
+                "template": {"metadata": {"labels": {"app": "daemon"}}, "spec": {
+                    "nodeSelector": {"test": "daemon"},
+                    "tolerations": [{"operator": "Exists"}],
+                    "containers": [{"name": "c", "image": "registry.invalid/none",
+                        "resources": {"requests": {"cpu": "1"}}}],
+                }},
+            },
+        });
+        cluster.apply(&daemon).await?;
+        cluster.apply(&node_pool("daemon", &json!({}))).await?;
+        cluster.apply(&deployment(&namespace, "web", "daemon", 4, &apart("web"))).await?;
+        cluster.running(&namespace, "web", 4).await?;
+        let nodes = names(&cluster.nodes("daemon").await?);
+        cluster
+            .until("every node runs the daemon", async |cluster| {
+                let daemons = cluster.pods(&namespace, "daemon").await?;
+                Ok(nodes.iter().all(|node| daemons.contains_key(node)))
+            })
+            .await?;
+        assert_eq!((nodes.len(), cluster.vms_made()?.len()), (4, 4));
+        Ok(())
+    });
 }
 
 /// A limit of zero buys nothing, a pool without its class says so, and pods are told why.

@@ -1,6 +1,7 @@
 //! Crashes, fail-overs, and API servers that go away.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -129,6 +130,58 @@ fn another_scheduler_takes_over_within_twenty_seconds() {
         assert!(took <= Duration::from_secs(20), "took over after {took:?}");
         second.running(&namespace, "lead", 12).await?;
         second.until("VMs and claims are the same", async |cluster| cluster.is_balanced("lead").await).await
+    });
+}
+
+/// A scheduler loses the lease right after it bought, and leads again while its watch of claims is cut: it has never seen the claims
+/// that it made itself. It decides nothing until it has.
+#[test]
+fn a_leader_whose_watch_is_behind_buys_nothing_twice() {
+    on_own(Options::whole(), async |plane| {
+        let proxy = FaultyApi::start(plane).await?;
+        let mut options = ServeOptions::through(&proxy);
+        options.boot = Some((5, 5));
+        let mut cluster = Cluster::start(plane, &options).await?;
+        let namespace = plane.namespace("behind").await?;
+        cluster.apply(&node_pool("behind", &json!({}))).await?;
+        let pods = deployment(&namespace, "behind", "behind", 0, &apart("behind"));
+        cluster.apply(&pods).await?;
+        cluster
+            .until("it leads", async |cluster| Ok(cluster.serving.metric("assay_leader", &[]).await? > 0.5))
+            .await?;
+
+        let leases = Arc::new(AtomicBool::new(true));
+        let (claims_seen, may_lead) = (Arc::new(AtomicBool::new(false)), Arc::clone(&leases));
+        let seen = Arc::clone(&claims_seen);
+        proxy.misbehave(move |call| {
+            let cut = call.is_watch() && call.is_of("nodeclaims") && !seen.load(Relaxed);
+            let loses = call.is_of("leases") && !may_lead.load(Relaxed);
+            if cut || loses { Fault::Refuse(503, "ServiceUnavailable") } else { Fault::None }
+        });
+        proxy.cut_watches();
+        cluster.patch(&pods, &json!({"spec": {"replicas": 2}})).await?;
+        cluster.until("two are bought", async |cluster| Ok(cluster.vms().await?.len() == 2)).await?;
+        leases.store(false, Relaxed);
+        cluster
+            .until("it leads no more", async |cluster| {
+                Ok(cluster.serving.log().contains("\"decides no more\""))
+            })
+            .await?;
+        leases.store(true, Relaxed);
+        cluster
+            .until("it waits for the watch", async |cluster| {
+                Ok(cluster.serving.log().contains("\"waits for the watch of claims\""))
+            })
+            .await?;
+        // Longer than pods are collected, and than a decision takes.
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        assert_eq!(cluster.vms_made()?.len(), 2);
+        claims_seen.store(true, Relaxed);
+        cluster.running(&namespace, "behind", 2).await?;
+        assert_eq!(cluster.vms_made()?.len(), 2);
+        cluster
+            .until("VMs and claims are the same", async |cluster| cluster.is_balanced("behind").await)
+            .await
     });
 }
 

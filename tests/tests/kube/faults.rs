@@ -46,11 +46,11 @@ fn storms_of_refusals_hold_nothing_up_for_good_and_buy_nothing_twice() {
         proxy.misbehave(move |call| chance.storm(call));
         let at_once = json!({"disruption": {"budgets": [{"nodes": "100%"}]}});
         cluster.apply(&node_pool("storm", &at_once)).await?;
-        let pods = deployment(&namespace, "storm", "storm", 6, &apart("storm"));
+        let pods = deployment(&namespace, "storm", "storm", 8, &apart("storm"));
         cluster.apply(&pods).await?;
-        cluster.running(&namespace, "storm", 6).await?;
+        cluster.running(&namespace, "storm", 8).await?;
         assert!(proxy.faults() > 50, "there was a storm: {}", proxy.faults());
-        assert_eq!(cluster.vms_made()?.len(), 6, "one machine a pod, and never one more");
+        assert_eq!(cluster.vms_made()?.len(), 8, "one machine a pod, and never one more");
         cluster.patch(&pods, &json!({"spec": {"replicas": 0}})).await?;
         cluster
             .until("nodes, claims and VMs are gone", async |cluster| {
@@ -59,7 +59,7 @@ fn storms_of_refusals_hold_nothing_up_for_good_and_buy_nothing_twice() {
                     && cluster.vms().await?.is_empty())
             })
             .await?;
-        assert_eq!(cluster.vms_made()?.len(), 6);
+        assert_eq!(cluster.vms_made()?.len(), 8);
         Ok(())
     });
 }

@@ -1,9 +1,45 @@
 //! Manifests written for Karpenter on Azure, as they are.
 
+use std::path::Path;
+
 use assay_tests::control_plane::Options;
 use assay_tests::control_plane::shared::on_own;
-use assay_tests::serving::{Cluster, ServeOptions, deployment, node_pool};
-use serde_json::json;
+use assay_tests::serving::{Cluster, ServeOptions, deployment, names, node_pool};
+use serde::Deserialize as _;
+use serde_json::{Value, json};
+
+/// What node autoprovisioning makes for a new cluster, and a pool of spot machines beside it: applied as they are, each pool has
+/// the pods that it is for.
+#[test]
+fn unmodified_manifests_of_karpenter_on_azure_buy_for_their_pods() {
+    on_own(Options::whole(), async |plane| {
+        let mut cluster = Cluster::start(plane, &ServeOptions::default()).await?;
+        let namespace = plane.namespace("nap").await?;
+        for file in ["nap-defaults.yaml", "spot.yaml"] {
+            let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("api/valid").join(file);
+            for document in serde_yaml_ng::Deserializer::from_str(&std::fs::read_to_string(path)?) {
+                cluster.apply(&Value::deserialize(document)?).await?;
+            }
+        }
+        let tolerant = json!({"tolerations": [{"key": "CriticalAddonsOnly", "operator": "Exists"}]});
+        for (app, pool, selector, more) in [
+            // The heaviest pool that takes them.
+            ("any", "spot", json!({}), json!({})),
+            ("general", "default", json!({"karpenter.sh/nodepool": "default"}), json!({})),
+            ("system", "system-surge", json!({"kubernetes.azure.com/mode": "system"}), tolerant),
+        ] {
+            let mut pods = deployment(&namespace, app, app, 2, &more);
+            pods["spec"]["template"]["spec"]["nodeSelector"] = selector;
+            cluster.apply(&pods).await?;
+            let on = cluster.running(&namespace, app, 2).await?;
+            let nodes = names(&cluster.nodes(pool).await?);
+            assert!(on.iter().all(|node| nodes.contains(node)), "{app} on {on:?}, of {pool} are {nodes:?}");
+        }
+        let spot = &cluster.nodes("spot").await?[0];
+        assert_eq!(spot.metadata.labels.as_ref().unwrap()["karpenter.sh/capacity-type"], "spot");
+        Ok(())
+    });
+}
 
 /// Weights, limits and selections of several pools together, in the spelling that AKS documents.
 #[test]
