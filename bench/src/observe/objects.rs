@@ -359,8 +359,9 @@ fn class_of(annotations: &str) -> String {
     let more =
         format!(r#""annotations":{{{annotations}}},"finalizers":["karpenter.azure.com/termination"],"#);
     let metadata = metadata("default", 0, 1, &more);
+    // An earlier leader has found it ready: this server shows what is written to nobody.
     format!(
-        r#"{{"kind":"AKSNodeClass","apiVersion":"karpenter.azure.com/v1beta1",{metadata},"spec":{{"imageFamily":"Ubuntu","osDiskSizeGB":128}}}}"#
+        r#"{{"kind":"AKSNodeClass","apiVersion":"karpenter.azure.com/v1beta1",{metadata},"spec":{{"imageFamily":"Ubuntu","osDiskSizeGB":128}},"status":{{"kubernetesVersion":"1.33.1","conditions":[{{"type":"Ready","status":"True","reason":"Ready","message":"","lastTransitionTime":"2026-10-01T08:00:00Z"}}]}}}}"#
     )
 }
 
