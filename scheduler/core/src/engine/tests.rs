@@ -831,13 +831,17 @@ fn what_an_annotation_on_a_pod_means_is_said() {
         pod.annotations = Arc::new(Labels::from([annotation]));
         Event::PodApplied(pod)
     };
-    for value in ["until noon", "until noon", "true", "10m"] {
+    for value in ["until noon", "until noon", "true"] {
         driver.tell(annotated(value));
     }
     assert_eq!(driver.told("Pod/default/a"), ["InvalidDoNotDisruptAnnotation"]);
+    // Its machine is to go when it is annotated.
+    driver.pod("a", Some(&claim.name));
     driver.measure(&claim, 0);
-    driver.wait(120);
-    assert_eq!(driver.told("Pod/default/a")[1..], ["DoNotDisruptUntil"], "its machine is to go");
+    driver.wait(1);
+    assert!(driver.engine.machines()[&claim.name].is_leaving());
+    driver.tell(annotated("10m"));
+    assert_eq!(driver.told("Pod/default/a")[1..], ["DoNotDisruptUntil"]);
     driver.wait(600);
     assert!(driver.told("Pod/default/a").contains(&"DoNotDisruptGracePeriodElapsed"));
 }
