@@ -5,6 +5,7 @@
 
 mod buying;
 mod classes;
+mod consolidating;
 mod crashes;
 mod disable;
 mod draining;
