@@ -30,6 +30,11 @@ pub(super) struct Base<'s> {
     pub(super) assumed: Plan,
     /// Claims named so far.
     named: usize,
+    nodes: HashMap<&'s str, &'s Node>,
+    /// The least that any pod asks for that might move, resource by resource.
+    least: ResourceList,
+    /// Nodes without room for that: nobody looks at them.
+    full: BTreeSet<Arc<str>>,
 }
 
 /// Where the pods of some nodes would go.
@@ -71,7 +76,10 @@ impl<'s> Base<'s> {
             unready,
             expecting: BTreeSet::new(),
             assumed: Plan::default(),
-            named: 0,
+            named: last_number(snapshot),
+            nodes: snapshot.nodes.iter().map(|node| (&*node.name, node)).collect(),
+            least: least(fleet),
+            full: BTreeSet::new(),
         };
         base.place_those_who_wait(fleet, options);
         base
@@ -93,7 +101,8 @@ impl<'s> Base<'s> {
             return;
         }
         let list: Vec<&Pod> = pods.iter().collect();
-        let plan = self.warm.decide(&list, &SolveOptions { explain: false, ..options.clone() });
+        let options = SolveOptions { explain: false, first_claim: self.named + 1, ..options.clone() };
+        let plan = self.warm.decide(&list, &options);
         self.expecting.extend(plan.existing.iter().map(|one| Arc::clone(&one.name)));
         self.unready.extend(plan.claims.iter().map(|claim| Arc::from(claim.name.as_str())));
         self.named += plan.claims.len();
@@ -109,6 +118,16 @@ impl<'s> Base<'s> {
         for node in nodes {
             let closed = Node { unschedulable: true, ..node.clone() };
             self.warm.apply(Change::Node(Arc::new(closed)));
+        }
+    }
+
+    /// Passes over nodes that have room for nobody.
+    pub(super) fn pass_over_full(&mut self, nodes: impl IntoIterator<Item = &'s Node>) {
+        for node in nodes {
+            if !self.full.contains(&node.name) && !self.warm.has_room(&node.name, &self.least) {
+                self.full.insert(Arc::clone(&node.name));
+                self.close([node]);
+            }
         }
     }
 
@@ -162,6 +181,9 @@ impl<'s> Base<'s> {
             .collect();
         self.named += trial.claims.len();
         self.bind(trial, |id| pods.get(id).copied());
+        let targets: Vec<&'s Node> =
+            trial.existing.iter().filter_map(|(name, _)| self.nodes.get(&**name).copied()).collect();
+        self.pass_over_full(targets);
     }
 
     /// Makes the claims of a trial and binds its pods.
@@ -196,10 +218,37 @@ impl<'s> Base<'s> {
         for claim in &trial.claims {
             self.warm.apply(Change::ClaimGone(Arc::from(claim.name.as_str())));
         }
+        for (name, _) in &trial.existing {
+            if let Some(node) = self.nodes.get(&**name).copied().filter(|_| self.full.remove(name)) {
+                self.warm.apply(Change::Node(Arc::new(node.clone())));
+            }
+        }
         for node in trial.nodes.iter().rev() {
             self.warm.put_back(&fleet.candidates[*node].node.name);
         }
     }
+}
+
+/// The least of each resource that a pod asks for that might move.
+fn least(fleet: &Fleet<'_>) -> ResourceList {
+    let mut specs = fleet.candidates.iter().flat_map(|one| &one.movable).map(|pod| &pod.spec.requests);
+    let mut least = ResourceList { pods: 1, ..ResourceList::default() };
+    if let Some(first) = specs.next() {
+        (least.cpu, least.memory) = (first.cpu, first.memory);
+    }
+    for requests in specs {
+        (least.cpu, least.memory) = (least.cpu.min(requests.cpu), least.memory.min(requests.memory));
+    }
+    least
+}
+
+/// The largest number at the end of a name, so that what is planned is not named as something that is there.
+fn last_number(snapshot: &Snapshot) -> usize {
+    let nodes = snapshot.nodes.iter().map(|node| &node.name);
+    let names = nodes.chain(snapshot.node_claims.iter().map(|claim| &claim.name));
+    let numbers = names.filter_map(|name| name.rsplit_once('-')?.1.parse::<usize>().ok());
+    // A number of another kind, such as part of an id, would leave no room above.
+    numbers.filter(|number| *number < usize::MAX / 2).max().unwrap_or(0)
 }
 
 /// A pod as it would wait for another node.

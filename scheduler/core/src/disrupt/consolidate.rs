@@ -9,7 +9,7 @@
 //! Each step is kept only if it is worth more than it disrupts, all rules hold, and the base found a place for every pod. All
 //! candidates are looked at, whatever their number; `steps` bounds how many groups are.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use assay_shared::units::UsdPerHour;
@@ -21,21 +21,27 @@ use super::cost::{payback, savings_ratio};
 use super::plan::{BlockReason, DisruptionReason, Payback};
 use super::planner::{Decided, Planner, stranded, takes_pods};
 use super::price::{Refusal, narrow};
-use crate::model::ConsolidationPolicy;
+use crate::model::{ConsolidationPolicy, Pod, PodId, ResourceList};
 
 /// Sizes of groups that are looked at together.
 const GROUPS: [usize; 9] = [2, 3, 4, 6, 8, 12, 16, 24, 32];
 /// Work on a cheaper packing of what is bought for a node by itself, and for each node of a group.
-const STEPS_ALONE: u64 = 2_000_000;
-const STEPS_EACH: u64 = 6_000_000;
+const STEPS_ALONE: u64 = 1_000_000;
+const STEPS_EACH: u64 = 2_000_000;
+/// The same for a group, at most.
+pub(super) const STEPS_TOGETHER: u64 = 40_000_000;
 /// Nodes of one command, at most, when commands are merged.
 const MERGED_AT_MOST: usize = 24;
 
+pub(super) fn steps_for(nodes: usize) -> u64 {
+    STEPS_EACH.saturating_mul(nodes as u64).min(STEPS_TOGETHER)
+}
+
 /// Something that could be done, and what it is worth beyond what it costs, in billionths of a dollar.
 #[derive(Debug, Clone)]
-struct Proposal {
-    decided: Decided,
-    net: i128,
+pub(super) struct Proposal {
+    pub(super) decided: Decided,
+    pub(super) net: i128,
 }
 
 impl Planner<'_, '_> {
@@ -59,8 +65,11 @@ impl Planner<'_, '_> {
         }
     }
 
-    fn search(&mut self, candidates: &[usize]) {
+    pub(super) fn search(&mut self, candidates: &[usize]) {
+        let nodes: Vec<_> = self.staying().into_iter().map(|node| self.fleet.candidates[node].node).collect();
+        self.base.pass_over_full(nodes);
         let later = self.alone(candidates);
+        self.work = 0;
         self.merge(candidates);
         self.together(candidates, &later);
     }
@@ -99,7 +108,7 @@ impl Planner<'_, '_> {
     }
 
     /// Whether nodes may go together and would be worth it.
-    fn consider(&mut self, nodes: &[usize], steps: u64) -> Result<Proposal, Refusal> {
+    pub(super) fn consider(&mut self, nodes: &[usize], steps: u64) -> Result<Proposal, Refusal> {
         if nodes.iter().any(|node| self.takers.contains(&self.fleet.candidates[*node].node.name)) {
             return Err(takes_pods());
         }
@@ -163,20 +172,23 @@ impl Planner<'_, '_> {
         left.filter(|node| !self.takers.contains(&self.fleet.candidates[*node].node.name)).collect()
     }
 
-    /// Each node by itself, as far as nothing needs to be bought; those for which a cheaper machine could be.
-    fn alone(&mut self, candidates: &[usize]) -> Vec<usize> {
-        let mut order = candidates.to_vec();
+    /// Candidates by what they save for each unit of disruption.
+    pub(super) fn best_ratio_first(&self, candidates: &[usize]) -> Vec<usize> {
         let ratio = |node: &usize| {
             let candidate = &self.fleet.candidates[*node];
             savings_ratio(candidate.price.unwrap_or_default(), candidate.disruption)
         };
+        let mut order = candidates.to_vec();
         order.sort_by(|one, two| ratio(two).total_cmp(&ratio(one)).then(one.cmp(two)));
+        order
+    }
+
+    /// Each node by itself, as far as nothing needs to be bought; those for which a cheaper machine could be.
+    fn alone(&mut self, candidates: &[usize]) -> Vec<usize> {
+        let order: Vec<usize> =
+            self.best_ratio_first(candidates).into_iter().filter(|node| !self.gone[*node]).collect();
         let mut later: Vec<usize> = Vec::new();
         for node in order {
-            if self.is_spent() {
-                self.refuse(node, not_looked_at());
-                continue;
-            }
             if self.takers.contains(&self.fleet.candidates[node].node.name) {
                 self.refuse(node, takes_pods());
                 continue;
@@ -192,7 +204,7 @@ impl Planner<'_, '_> {
         later
     }
 
-    /// Badly used nodes in groups, the worst first; then one by one.
+    /// Badly used nodes in groups, the worst first; then one by one those for which a cheaper machine could be bought.
     fn together(&mut self, candidates: &[usize], alone: &[usize]) {
         loop {
             let order = self.worst_first(candidates);
@@ -200,10 +212,7 @@ impl Planner<'_, '_> {
             let Some(best) = found else { break };
             self.decide(best.decided);
         }
-        let mut order = self.worst_first(candidates);
-        let known: BTreeSet<usize> = order.iter().copied().collect();
-        order.extend(self.left(alone).into_iter().filter(|node| !known.contains(node)));
-        for node in order {
+        for node in self.left(alone) {
             if self.is_spent() {
                 self.refuse(node, not_looked_at());
                 continue;
@@ -242,7 +251,7 @@ impl Planner<'_, '_> {
             if self.is_spent() {
                 break;
             }
-            if let Ok(proposal) = self.consider(group, STEPS_EACH * size as u64) {
+            if let Ok(proposal) = self.consider(group, steps_for(size)) {
                 let proposal = self.without_the_needless(proposal);
                 let each = proposal.net;
                 if best.as_ref().is_none_or(|(most, _)| each > *most) {
@@ -265,7 +274,7 @@ impl Planner<'_, '_> {
             });
             let Some(again) = again.filter(|_| nodes.len() > 2 && !self.is_spent()) else { return proposal };
             let rest: Vec<usize> = nodes.iter().copied().filter(|node| *node != again).collect();
-            match self.consider(&rest, STEPS_EACH * rest.len() as u64) {
+            match self.consider(&rest, steps_for(rest.len())) {
                 Ok(fewer) if fewer.net >= proposal.net => proposal = fewer,
                 _ => return proposal,
             }
@@ -284,9 +293,34 @@ impl Planner<'_, '_> {
                 takers.insert(number, ());
             }
         }
+        // Takers first that cost most beyond what all pods on them are worth by now.
+        let takers: Vec<usize> = takers.into_keys().collect();
+        let mut taken: BTreeMap<&Arc<str>, ResourceList> = BTreeMap::new();
+        for (pod, to) in self.sent() {
+            *taken.entry(to).or_default() += &pod.spec.requests;
+        }
+        let amounts: Vec<ResourceList> = takers
+            .iter()
+            .map(|taker| {
+                let candidate = &self.fleet.candidates[*taker];
+                let own: ResourceList = candidate.movable.iter().map(|pod| &pod.spec.requests).sum();
+                own + &taken.get(&candidate.node.name).cloned().unwrap_or_default()
+            })
+            .collect();
+        let mut gains: Vec<(f64, usize)> = self
+            .base
+            .worth(&amounts)
+            .into_iter()
+            .zip(&takers)
+            .map(|(worth, taker)| {
+                (self.fleet.candidates[*taker].price.unwrap_or_default().usd() - worth / 1e9, *taker)
+            })
+            .collect();
+        gains.sort_by(|(one, a), (two, b)| two.total_cmp(one).then(a.cmp(b)));
         let mut changed = false;
-        for taker in takers.into_keys() {
-            if self.is_spent() {
+        for (_, taker) in gains {
+            // Half of the work is for groups.
+            if self.work >= self.options.steps / 2 {
                 break;
             }
             changed |= self.merge_into(taker);
@@ -294,6 +328,17 @@ impl Planner<'_, '_> {
         if changed {
             self.replay();
         }
+    }
+
+    /// Pods that move to nodes which exist, and where to.
+    fn sent(&self) -> Vec<(&Pod, &Arc<str>)> {
+        let mut to: HashMap<&PodId, &Arc<str>> = HashMap::new();
+        for (name, pods) in self.decided.iter().flat_map(|decided| &decided.trial.existing) {
+            to.extend(pods.iter().map(|pod| (pod, name)));
+        }
+        let gone = self.decided.iter().flat_map(|decided| &decided.trial.nodes);
+        let pods = gone.flat_map(|node| &self.fleet.candidates[*node].movable);
+        pods.filter_map(|pod| Some((*pod, *to.get(&pod.id)?))).collect()
     }
 
     fn merge_into(&mut self, taker: usize) -> bool {
@@ -314,7 +359,7 @@ impl Planner<'_, '_> {
             taken.push((index, self.take_back(index)));
         }
         let before: i128 = taken.iter().map(|(_, decided)| self.net_of(decided)).sum();
-        match self.consider(&nodes, STEPS_EACH * nodes.len() as u64) {
+        match self.consider(&nodes, steps_for(nodes.len())) {
             Ok(proposal) if proposal.net > before => {
                 self.decide(proposal.decided);
                 true
@@ -329,7 +374,7 @@ impl Planner<'_, '_> {
     }
 
     /// What a decided command is worth beyond what it costs.
-    fn net_of(&self, decided: &Decided) -> i128 {
+    pub(super) fn net_of(&self, decided: &Decided) -> i128 {
         let price =
             self.candidates(&decided.trial.nodes).iter().filter_map(|one| one.price).sum::<UsdPerHour>();
         let bought = decided.trial.claims.iter().map(|claim| claim.price).sum::<UsdPerHour>();
@@ -348,7 +393,7 @@ impl Planner<'_, '_> {
     }
 
     /// Decides on commands once more. Those whose turn comes later take no pods of those before.
-    fn once_more_in_turn(&mut self, trials: &[Trial]) {
+    pub(super) fn once_more_in_turn(&mut self, trials: &[Trial]) {
         let nodes: Vec<usize> = trials.iter().flat_map(|trial| trial.nodes.iter().copied()).collect();
         self.base.shut(&self.fleet, &nodes);
         for trial in trials {
@@ -358,7 +403,7 @@ impl Planner<'_, '_> {
     }
 
     fn once_more(&mut self, trial: &Trial) {
-        let steps = if trial.claims.is_empty() { 0 } else { STEPS_EACH * trial.nodes.len() as u64 };
+        let steps = if trial.claims.is_empty() { 0 } else { steps_for(trial.nodes.len()) };
         match self.consider(&trial.nodes, steps) {
             Ok(proposal) => self.decide(proposal.decided),
             Err(refusal) => {
@@ -369,35 +414,8 @@ impl Planner<'_, '_> {
         }
     }
 
-    /// Keeps what is worth most within so many moves: of what was found without that limit, or of what is found with it.
-    fn within_moves(&mut self, first: usize, most: usize, candidates: &[usize]) {
-        let moves: usize = self.decided[first..].iter().map(Decided::moves).sum();
-        if moves <= most {
-            return;
-        }
-        let values: Vec<(usize, i128)> =
-            self.decided[first..].iter().map(|one| (one.moves(), self.net_of(one))).collect();
-        let kept = super::knapsack::best_within(&values, most);
-        let chosen_net: i128 = kept.iter().map(|index| values[*index].1).sum();
-        let found = self.take_back_from(first);
-        let in_plan: Vec<usize> = found.iter().flat_map(|one| one.trial.nodes.clone()).collect();
-        self.work = 0;
-        self.moves_left = Some(most);
-        self.search(candidates);
-        let searched_net: i128 = self.decided[first..].iter().map(|one| self.net_of(one)).sum();
-        if chosen_net > searched_net {
-            self.take_back_from(first);
-            self.moves_left = Some(most);
-            let chosen: Vec<Trial> = kept.into_iter().map(|index| found[index].trial.clone()).collect();
-            self.once_more_in_turn(&chosen);
-        }
-        for node in in_plan.into_iter().filter(|node| !self.gone[*node]).collect::<Vec<_>>() {
-            self.refuse(node, too_many_moves(most));
-        }
-    }
-
     /// Takes all commands back from one on, the last first; they come in their order.
-    fn take_back_from(&mut self, first: usize) -> Vec<Decided> {
+    pub(super) fn take_back_from(&mut self, first: usize) -> Vec<Decided> {
         let mut taken = Vec::new();
         while self.decided.len() > first {
             taken.push(self.take_back(self.decided.len() - 1));
@@ -407,7 +425,7 @@ impl Planner<'_, '_> {
     }
 }
 
-fn too_many_moves(most: usize) -> Refusal {
+pub(super) fn too_many_moves(most: usize) -> Refusal {
     Refusal::new(BlockReason::MaxMoves, format!("no more than {most} pods are to move"))
 }
 

@@ -34,6 +34,7 @@ mod price;
 #[cfg(test)]
 mod properties;
 mod repair;
+mod within;
 
 pub(crate) use base::claim_made;
 pub use blockers::{Protection, blocker};

@@ -18,7 +18,8 @@ pub struct DisruptOptions {
     pub spot_to_spot: bool,
     /// What a move must be worth, where a pool says nothing of its own.
     pub payback: PaybackDefaults,
-    /// Work spent on looking for moves, in elementary steps: about a nanosecond each. The same input gives the same plan.
+    /// Work spent on looking at nodes together, in elementary steps: about a nanosecond each. Each node by itself is looked at in
+    /// any case. The same input gives the same plan.
     pub steps: u64,
     /// Whether every node that stays is listed with its reason.
     pub explain: bool,
@@ -31,7 +32,7 @@ impl Default for DisruptOptions {
             max_moves: None,
             spot_to_spot: true,
             payback: PaybackDefaults::default(),
-            steps: 1_000_000_000,
+            steps: 120_000_000,
             explain: false,
         }
     }

@@ -161,13 +161,15 @@ impl<'s, 'o> Planner<'s, 'o> {
 
     /// Options for questions: `steps` bounds the search for a cheaper packing of what is bought.
     pub(super) fn asking(&self, steps: u64) -> SolveOptions {
-        SolveOptions { steps, ..self.options.solve.clone() }
+        // Where the packing is not searched for, the first will do.
+        let attempts = if steps == 0 { 1 } else { self.options.solve.attempts };
+        SolveOptions { steps, attempts, ..self.options.solve.clone() }
     }
 
     /// Puts a question to the base.
     pub(super) fn evaluate(&mut self, nodes: &[usize], steps: u64) -> Trial {
         let pods: usize = nodes.iter().map(|node| self.fleet.candidates[*node].movable.len()).sum();
-        self.work += 20_000 * nodes.len() as u64 + 4_000 * pods as u64 + steps / 4;
+        self.work += 20_000 * nodes.len() as u64 + 4_000 * pods as u64 + steps;
         let options = self.asking(steps);
         self.base.evaluate(&self.fleet, nodes, &options)
     }

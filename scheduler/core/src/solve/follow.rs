@@ -11,7 +11,7 @@ use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
 
 use super::Solver;
-use super::axes::Axes;
+use super::axes::{Axes, fits};
 use super::catalog::{Catalog, Drawn, drawn_for, left_to_chance};
 use super::classes::Masks;
 use super::host::HostRules;
@@ -20,7 +20,7 @@ use super::place::{Place, Site};
 use super::reach::Reach;
 use super::residents::{Kind, KindId};
 use super::topology::{Domain, GroupId};
-use crate::model::{Change, HostPort, Market, Node, NodeClaim, Pod, PodId, PodSpec};
+use crate::model::{Change, HostPort, Market, Node, NodeClaim, Pod, PodId, PodSpec, ResourceList};
 
 /// Answers of one kind that are remembered, at most: more than a cluster has constraints at one time.
 const ANSWERS_AT_MOST: usize = 4_096;
@@ -150,6 +150,12 @@ impl Solver {
         self.machines.aside.insert(Arc::clone(name));
         self.renew_place(name);
         self.counts.forget_changes();
+    }
+
+    /// Whether a place has room for so much.
+    pub(super) fn has_room(&self, name: &str, amounts: &ResourceList) -> bool {
+        let need = self.catalog.axes.amounts(amounts);
+        self.machines.slot(name).is_some_and(|slot| fits(&need, &self.machines[slot].room))
     }
 
     /// Takes that back.

@@ -46,6 +46,12 @@ impl Warm {
         self.solver.put_back(node);
     }
 
+    /// Whether a node that takes pods has room for so much.
+    #[must_use]
+    pub fn has_room(&self, node: &str, amounts: &ResourceList) -> bool {
+        self.solver.has_room(node, amounts)
+    }
+
     /// What each of these amounts is worth, in billionths of a dollar per hour, by what machines cost that could be bought: no
     /// machines for all of them together cost less than the sum, and a machine whose pods are worth less than its price is one
     /// that is badly used.
