@@ -7,7 +7,7 @@ CARGO ?= cargo
 
 FUZZ_SECONDS ?= 300
 
-.PHONY: crds help demo control-plane test test-long fuzz bench bench-cost bench-karpenter bench-disrupt bench-growth bench-warm bench-observe bench-kube bench-build lint fmt docs build tools
+.PHONY: crds help demo control-plane test test-long fuzz bench bench-cost bench-karpenter bench-disrupt bench-roadef bench-growth bench-warm bench-observe bench-kube bench-build lint fmt docs build tools
 
 help: ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,6 +49,9 @@ bench-karpenter: bench-build ## Measure side by side with Karpenter's own schedu
 
 bench-disrupt: tools ## Measure disruption plans: time, cost, moves; writes bench/results/disrupt.md
 	$(CARGO) run --release --locked -p assay-bench -- disrupt
+
+bench-roadef: tools ## Measure reassignment on the ROADEF/EURO challenge of 2012; writes bench/results/roadef.md
+	$(CARGO) run --release --locked -p assay-bench -- roadef
 
 bench-growth: tools ## Measure how solving grows with pods, types and nodes; writes bench/results/growth.md
 	$(CARGO) run --release --locked -p assay-bench -- growth

@@ -2,6 +2,8 @@
 //
 // Usage: karpenter INPUT.json [respect|ignore]
 //
+//	karpenter disrupt CLUSTER.json CANDIDATES SECONDS
+//
 // The input is what `assay-bench karpenter` writes: the neutral catalogue on the first line, then a Pod on each. One process
 // per run, so that the peak of its memory is that of the run. The scheduler is made anew: nothing is amortised.
 package main
@@ -80,6 +82,20 @@ func run(args []string) error {
 		return fmt.Errorf("expected INPUT.json, found nothing")
 	}
 	log.SetLogger(logging.NopLogger)
+	if args[1] == "disrupt" {
+		if len(args) != 5 {
+			return fmt.Errorf("expected disrupt CLUSTER.json CANDIDATES SECONDS")
+		}
+		alone, err := strconv.Atoi(args[3])
+		if err != nil {
+			return fmt.Errorf("number of candidates: %w", err)
+		}
+		seconds, err := strconv.Atoi(args[4])
+		if err != nil {
+			return fmt.Errorf("seconds: %w", err)
+		}
+		return disrupt(args[2], alone, time.Duration(seconds)*time.Second)
+	}
 	in, err := read(args[1])
 	if err != nil {
 		return fmt.Errorf("%s: %w", args[1], err)

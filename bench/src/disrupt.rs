@@ -1,9 +1,12 @@
 //! Whole disruption plans: `make bench-disrupt`. Writes `bench/results/disrupt.md` and the curve beside it.
 //!
 //! Three questions. How long does a plan take that looks at every node of a large cluster? How near the bound does plan after plan
-//! come once pods have gone, and how many pods are moved for it, beside Karpenter's way? And what do so many moves buy?
+//! come once pods have gone, and how many pods are moved for it, beside Karpenter's way? And what do so many moves buy, at once
+//! and over a day?
 
+mod beside;
 mod curve;
+mod day;
 mod karpenter;
 mod quality;
 
@@ -44,7 +47,13 @@ pub(crate) fn run(only: Option<&str>) -> anyhow::Result<()> {
     if only.is_none_or(|only| "speed".contains(only)) {
         speed(&mut page)?;
     }
+    if only.is_none_or(|only| "beside".contains(only)) {
+        beside::run(&mut page)?;
+    }
     let parts: Vec<(String, String)> = quality::run(&mut page, only)?;
+    if only.is_none_or(|only| "day".contains(only)) {
+        day::run(&mut page)?;
+    }
     print!("{page}");
     if only.is_none() {
         let results = Path::new(env!("CARGO_MANIFEST_DIR")).join("results");

@@ -134,7 +134,7 @@ fn inputs(root: &Path, most: usize) -> anyhow::Result<Vec<(Input, Option<&'stati
 }
 
 /// Builds Karpenter's side.
-fn build(root: &Path, folder: &Path) -> anyhow::Result<PathBuf> {
+pub(crate) fn build(root: &Path, folder: &Path) -> anyhow::Result<PathBuf> {
     eprintln!("building bench/karpenter (Go; several minutes the first time) …");
     let program = folder.join("karpenter");
     let status = Command::new("go")

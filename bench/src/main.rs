@@ -11,6 +11,7 @@ mod observe;
 mod process;
 mod recipe;
 mod report;
+mod roadef;
 mod solver;
 mod survey;
 mod warm;
@@ -58,7 +59,13 @@ enum Command {
     },
     /// Disruption plans: how long they take, what they save, and what so many moves buy. Some minutes.
     Disrupt {
-        /// Only `speed`, or sets of pods with this in their names; the page of results is left as it is.
+        /// Only `speed`, `beside` (which needs Go), `day`, or sets of pods with this in their names; the page of results is left as it is.
+        #[arg(long, value_name = "TEXT")]
+        only: Option<String>,
+    },
+    /// The machine reassignment challenge of 2012, beside the best that is known. Some minutes.
+    Roadef {
+        /// Only instances with this in their names; the page of results is left as it is.
         #[arg(long, value_name = "TEXT")]
         only: Option<String>,
     },
@@ -101,6 +108,7 @@ fn main() -> anyhow::Result<()> {
         Command::Fleet => fleet::run(),
         Command::Cost { only, steps } => cost::run(&report::machine(), only.as_deref(), steps),
         Command::Disrupt { only } => disrupt::run(only.as_deref()),
+        Command::Roadef { only } => roadef::run(only.as_deref()),
         Command::Growth => growth::run(),
         Command::Warm => warm::run(),
         Command::Observe => observe::run(),

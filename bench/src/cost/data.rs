@@ -61,7 +61,7 @@ impl<'t> Row<'t> {
 }
 
 /// Files of a gzipped tar archive by the last part of their name. Reads what `tar` writes for short names, no more.
-pub(super) fn archive(path: &Path) -> anyhow::Result<BTreeMap<String, String>> {
+pub(crate) fn archive(path: &Path) -> anyhow::Result<BTreeMap<String, String>> {
     const BLOCK: usize = 512;
     let bytes = unzipped(path)?;
     let mut files = BTreeMap::new();

@@ -24,6 +24,7 @@ use assay_shared::labels::kubernetes;
 use assay_shared::units::{Bytes, MilliCpu, UsdPerHour};
 
 use self::data::Table;
+pub(crate) use self::data::archive;
 pub(crate) use self::pods::{PodSet, Size};
 use self::problem::NVIDIA;
 pub(crate) use self::problem::problem as problem_of;

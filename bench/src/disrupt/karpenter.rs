@@ -16,12 +16,19 @@ pub(super) struct Kind {
     pub(super) price: UsdPerHour,
 }
 
+/// A pod: what it needs, and which it is.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Resident {
+    pub(super) need: Amounts,
+    pub(super) number: usize,
+}
+
 /// Nodes with what runs on them.
 #[derive(Debug, Clone)]
 pub(super) struct Cluster {
     pub(super) kinds: Vec<Kind>,
-    /// By kind, with the sizes of the pods.
-    pub(super) nodes: Vec<(usize, Vec<Amounts>)>,
+    /// By kind, with the pods.
+    pub(super) nodes: Vec<(usize, Vec<Resident>)>,
 }
 
 /// What it came to.
@@ -34,9 +41,13 @@ pub(super) struct Outcome {
 
 const CANDIDATES: usize = 100;
 
-struct Simulation {
-    placed: Vec<(usize, Amounts)>,
-    bought: Option<(usize, Vec<Amounts>)>,
+/// Where the pods of nodes that go would run.
+#[derive(Debug)]
+pub(super) struct Simulation {
+    /// Nodes that stay, each with a pod that comes.
+    pub(super) placed: Vec<(usize, Resident)>,
+    /// A kind, and the pods that go there.
+    pub(super) bought: Option<(usize, Vec<Resident>)>,
 }
 
 fn less(room: &mut Amounts, pod: &Amounts) {
@@ -55,7 +66,7 @@ impl Cluster {
     fn room(&self, node: usize) -> Amounts {
         let (kind, pods) = &self.nodes[node];
         let mut room = self.kinds[*kind].room;
-        pods.iter().for_each(|pod| less(&mut room, pod));
+        pods.iter().for_each(|pod| less(&mut room, &pod.need));
         room
     }
 
@@ -72,19 +83,19 @@ impl Cluster {
     }
 
     fn simulate(&self, gone: &[usize]) -> Option<Simulation> {
-        let mut pods: Vec<Amounts> = gone.iter().flat_map(|node| self.nodes[*node].1.clone()).collect();
-        pods.sort_unstable_by(|one, two| two.cmp(one));
+        let mut pods: Vec<Resident> = gone.iter().flat_map(|node| self.nodes[*node].1.clone()).collect();
+        pods.sort_by(|one, two| two.need.cmp(&one.need));
         let stays: Vec<usize> = (0..self.nodes.len()).filter(|node| !gone.contains(node)).collect();
         let mut rooms: Vec<Amounts> = stays.iter().map(|node| self.room(*node)).collect();
         let mut simulation = Simulation { placed: Vec::new(), bought: None };
-        let (mut sum, mut rest): (Amounts, Vec<Amounts>) = ([0; 3], Vec::new());
+        let (mut sum, mut rest): (Amounts, Vec<Resident>) = ([0; 3], Vec::new());
         for pod in pods {
-            if let Some(at) = rooms.iter().position(|room| fits(&pod, room)) {
-                less(&mut rooms[at], &pod);
+            if let Some(at) = rooms.iter().position(|room| fits(&pod.need, room)) {
+                less(&mut rooms[at], &pod.need);
                 simulation.placed.push((stays[at], pod));
                 continue;
             }
-            sum.iter_mut().zip(&pod).for_each(|(sum, need)| *sum += need);
+            sum.iter_mut().zip(&pod.need).for_each(|(sum, need)| *sum += need);
             rest.push(pod);
             if !self.kinds.iter().any(|kind| fits(&sum, &kind.room)) {
                 return None;
@@ -106,9 +117,10 @@ impl Cluster {
         Some(simulation)
     }
 
-    fn command(&self) -> Option<(Vec<usize>, Simulation)> {
+    /// The next command of so many nodes at most: nodes that go, by number, and what becomes of their pods.
+    pub(super) fn command(&self, most: usize) -> Option<(Vec<usize>, Simulation)> {
         let order = self.order();
-        let first = &order[..order.len().min(CANDIDATES)];
+        let first = &order[..order.len().min(CANDIDATES).min(most)];
         let (mut low, mut high) = (1_usize, first.len().saturating_sub(1));
         let mut best = None;
         while low <= high {
@@ -121,13 +133,18 @@ impl Cluster {
                 None => high = middle - 1,
             }
         }
-        best.or_else(|| order.iter().find_map(|node| Some((vec![*node], self.simulate(&[*node])?))))
+        best.or_else(|| {
+            order
+                .iter()
+                .take(if most == 0 { 0 } else { order.len() })
+                .find_map(|node| Some((vec![*node], self.simulate(&[*node])?)))
+        })
     }
 
     /// Consolidates until nothing more is found.
     pub(super) fn consolidate(mut self) -> Outcome {
         let (mut moves, mut commands) = (0, 0);
-        while let Some((mut gone, simulation)) = self.command() {
+        while let Some((mut gone, simulation)) = self.command(usize::MAX) {
             moves += gone.iter().map(|node| self.nodes[*node].1.len()).sum::<usize>();
             commands += 1;
             for (node, pod) in simulation.placed {
