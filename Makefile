@@ -47,7 +47,7 @@ bench-cost: tools ## Measure what plans cost against proven bounds; writes bench
 bench-karpenter: bench-build ## Measure side by side with Karpenter's own scheduler (needs Go); writes bench/results/karpenter.md
 	$${CARGO_TARGET_DIR:-target}/release/assay-bench karpenter
 
-bench-disrupt: tools ## Measure disruption plans: time, cost, moves; writes bench/results/disrupt.md
+bench-disrupt: tools ## Measure disruption plans: time, cost, moves; beside Karpenter where Go is; writes bench/results/disrupt.md
 	$(CARGO) run --release --locked -p assay-bench -- disrupt
 
 bench-roadef: tools ## Measure reassignment on the ROADEF/EURO challenge of 2012; writes bench/results/roadef.md

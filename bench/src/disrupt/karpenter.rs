@@ -119,6 +119,9 @@ impl Cluster {
 
     /// The next command of so many nodes at most: nodes that go, by number, and what becomes of their pods.
     pub(super) fn command(&self, most: usize) -> Option<(Vec<usize>, Simulation)> {
+        if most == 0 {
+            return None;
+        }
         let order = self.order();
         let first = &order[..order.len().min(CANDIDATES).min(most)];
         let (mut low, mut high) = (1_usize, first.len().saturating_sub(1));
@@ -133,12 +136,7 @@ impl Cluster {
                 None => high = middle - 1,
             }
         }
-        best.or_else(|| {
-            order
-                .iter()
-                .take(if most == 0 { 0 } else { order.len() })
-                .find_map(|node| Some((vec![*node], self.simulate(&[*node])?)))
-        })
+        best.or_else(|| order.iter().find_map(|node| Some((vec![*node], self.simulate(&[*node])?))))
     }
 
     /// Consolidates until nothing more is found.

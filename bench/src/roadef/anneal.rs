@@ -1,4 +1,5 @@
-//! Simulated annealing over shifts and swaps: worse states are taken the more rarely the colder it is.
+//! Simulated annealing over shifts, swaps, and processes that move with all that they need and that need them: worse states are
+//! taken the more rarely the colder it is.
 //!
 //! Unmet needs of services are passed through at a price. What is transient has a price too, the lower the colder: a process that
 //! moves holds it at home, and room that is filled early with what gains little is missing later. All scales come from what random
@@ -7,7 +8,7 @@
 use rand::{Rng, SeedableRng};
 use rand_pcg::Pcg64Mcg;
 
-use super::state::{Move, State};
+use super::state::{Delta, Move, State};
 
 /// The first temperature, by what a random move changes.
 const WARM: f64 = 15.0;
@@ -16,12 +17,18 @@ const FALLS: f64 = 1e-4;
 /// Rounds; each starts from the best so far, so much cooler than the one before.
 const ROUNDS: u32 = 5;
 const COOLER: u32 = 4;
-/// What an unmet need costs, by the same.
-const UNMET: f64 = 30.0;
+/// What an unmet need costs, by what a random move changes.
+const UNMET: f64 = 3.0;
 /// What is held at home costs at first, by what its load would.
 const HELD: f64 = 0.3;
 /// Proposals at one temperature.
 const BATCH: u64 = 1_000;
+/// One of so many proposals moves a process with all that must go along, of so many at most.
+const ALONG: u32 = 8;
+const ALONG_AT_MOST: usize = 8;
+
+/// Moves that are made: process, from where, and what that changed.
+type Made = Vec<(usize, usize, Delta)>;
 
 /// The best assignment found with so many proposals.
 #[allow(clippy::cast_precision_loss)] // chances and scales
@@ -31,22 +38,34 @@ pub(super) fn anneal(start: &State<'_>, machines: usize, proposals: u64, seed: u
     let mut best = (state.cost, state.at.clone());
     let scale = typical(&state, machines, &mut random);
     let batches = (proposals / u64::from(ROUNDS) / BATCH).max(1);
+    let mut made = Made::new();
     for round in 0..ROUNDS {
         let cooler = f64::from(COOLER.pow(round));
         for batch in 0..batches {
             let part = batch as f64 / batches as f64;
             let temperature = scale * WARM / cooler * FALLS.powf(part);
             let held = HELD / cooler * (1.0 - part);
+            let takes = |delta: Delta, random: &mut Pcg64Mcg| {
+                let worse = delta.cost as f64 + scale * UNMET * delta.unmet as f64 + held * delta.held as f64;
+                worse <= 0.0 || random.random::<f64>() < (-worse / temperature).exp()
+            };
             for _ in 0..BATCH {
-                let one = propose(&state, machines, &mut random);
-                let Some(delta) = state.delta(one) else { continue };
-                let worse = delta.cost as f64
-                    + scale * UNMET * delta.unmet as f64
-                    + held * state.more_held(one) as f64;
-                if worse > 0.0 && random.random::<f64>() >= (-worse / temperature).exp() {
-                    continue;
+                if random.random_range(0..ALONG) == 0 {
+                    let Some(delta) = along(&mut state, machines, &mut random, &mut made) else {
+                        continue;
+                    };
+                    if !takes(delta, &mut random) {
+                        take_back(&mut state, &made);
+                        continue;
+                    }
+                } else {
+                    let one = propose(&state, machines, &mut random);
+                    let Some(delta) = state.delta(one) else { continue };
+                    if !takes(delta, &mut random) {
+                        continue;
+                    }
+                    state.make(one, delta);
                 }
-                state.make(one, delta);
                 if state.unmet == 0 && state.cost < best.0 {
                     best.0 = state.cost;
                     best.1.clone_from(&state.at);
@@ -56,6 +75,36 @@ pub(super) fn anneal(start: &State<'_>, machines: usize, proposals: u64, seed: u
         state = start.clone().with(&best.1);
     }
     best.1
+}
+
+/// Moves a process to a machine with all that must go along with it; `None`, and nothing moved, where that is too much.
+fn along(state: &mut State<'_>, machines: usize, random: &mut Pcg64Mcg, made: &mut Made) -> Option<Delta> {
+    made.clear();
+    let (process, to) = (random.random_range(0..state.at.len()), random.random_range(0..machines));
+    let mut queue = vec![process];
+    let mut sum = Delta::default();
+    while let Some(next) = queue.pop() {
+        let from = state.at[next];
+        if from == to {
+            continue;
+        }
+        let delta = if made.len() < ALONG_AT_MOST { state.delta(Move::Shift(next, to)) } else { None };
+        let Some(delta) = delta else {
+            take_back(state, made);
+            return None;
+        };
+        state.make(Move::Shift(next, to), delta);
+        made.push((next, from, delta));
+        sum += delta;
+        state.companions(next, from, &mut |count| random.random_range(0..count), &mut queue);
+    }
+    Some(sum)
+}
+
+fn take_back(state: &mut State<'_>, made: &[(usize, usize, Delta)]) {
+    for (process, from, delta) in made.iter().rev() {
+        state.make(Move::Shift(*process, *from), -*delta);
+    }
 }
 
 fn propose(state: &State<'_>, machines: usize, random: &mut Pcg64Mcg) -> Move {

@@ -12,10 +12,28 @@ pub(super) enum Move {
 }
 
 /// What a move changes.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Delta {
     pub(super) cost: i64,
     pub(super) unmet: i64,
+    /// What is held where processes were, by what its load would cost.
+    pub(super) held: i64,
+}
+
+impl std::ops::AddAssign for Delta {
+    fn add_assign(&mut self, other: Self) {
+        self.cost += other.cost;
+        self.unmet += other.unmet;
+        self.held += other.held;
+    }
+}
+
+impl std::ops::Neg for Delta {
+    type Output = Self;
+
+    fn neg(self) -> Self {
+        Self { cost: -self.cost, unmet: -self.unmet, held: -self.held }
+    }
 }
 
 /// The state of a search.
@@ -121,6 +139,35 @@ impl<'i> State<'i> {
             self.cost += cost - std::mem::replace(&mut self.machine_cost[machine], cost);
         }
         self
+    }
+
+    /// Processes that have to go along with one that went from a machine to where it is now: one of each service that it needs and
+    /// that is missing there, and those that needed it where it was.
+    pub(super) fn companions(
+        &self,
+        process: usize,
+        from: usize,
+        pick: &mut impl FnMut(usize) -> usize,
+        into: &mut Vec<usize>,
+    ) {
+        let instance = self.instance;
+        let service = instance.processes[process].service;
+        let (old, new) =
+            (instance.machines[from].neighbourhood, instance.machines[self.at[process]].neighbourhood);
+        for needed in &instance.services[service].needs {
+            let all = &self.by_service[*needed];
+            if self.neighbourhoods[self.slot(*needed, new)] == 0 && !all.is_empty() {
+                let beside =
+                    all.iter().find(|other| instance.machines[self.at[**other]].neighbourhood == old);
+                into.push(beside.copied().unwrap_or_else(|| all[pick(all.len())]));
+            }
+        }
+        if self.neighbourhoods[self.slot(service, old)] == 0 {
+            for other in &self.needed_by[service] {
+                let left = self.by_service[*other].iter();
+                into.extend(left.filter(|one| instance.machines[self.at[**one]].neighbourhood == old));
+            }
+        }
     }
 
     /// Processes of the same service, itself included.
@@ -271,7 +318,7 @@ impl<'i> State<'i> {
     }
 
     /// By how much a move changes what is held where processes were, by what its load would cost.
-    pub(super) fn more_held(&self, one: Move) -> i64 {
+    fn more_held(&self, one: Move) -> i64 {
         let of = |process: usize, to: usize| self.change(process, to).1 * self.held_cost[process];
         match one {
             Move::Shift(process, to) => of(process, to),
@@ -300,16 +347,16 @@ impl<'i> State<'i> {
                 let moved = self.more_moved(&[self.change(process, to)]);
                 let away = self.away(process, to) - self.away(process, from);
                 let cost = machines + away + self.instance.service_move_weight * moved;
-                Some(Delta { cost, unmet: self.more_unmet(process, to) })
+                Some(Delta { cost, unmet: self.more_unmet(process, to), held: self.more_held(one) })
             }
             Move::Swap(first, second) => {
                 let (from, to) = (self.at[first], self.at[second]);
-                let (one, other) =
+                let (own, other) =
                     (self.instance.processes[first].service, self.instance.processes[second].service);
                 // Two of one service change nothing for its rules. Where one needs the other, shifts do as well.
-                let same = one == other;
-                let related = self.instance.services[one].needs.contains(&other)
-                    || self.instance.services[other].needs.contains(&one);
+                let same = own == other;
+                let related = self.instance.services[own].needs.contains(&other)
+                    || self.instance.services[other].needs.contains(&own);
                 if from == to || !same && (related || !self.may_go(first, to) || !self.may_go(second, from)) {
                     return None;
                 }
@@ -320,13 +367,13 @@ impl<'i> State<'i> {
                     + self.cost_of(to, Some(first), Some(second))
                     - self.machine_cost[to];
                 let changes = [self.change(first, to), self.change(second, from)];
-                let both = [(one, changes[0].1 + changes[1].1)];
+                let both = [(own, changes[0].1 + changes[1].1)];
                 let moved = self.more_moved(if same { &both } else { &changes });
                 let away = self.away(first, to) - self.away(first, from) + self.away(second, from)
                     - self.away(second, to);
                 let unmet = if same { 0 } else { self.more_unmet(first, to) + self.more_unmet(second, from) };
                 let cost = machines + away + self.instance.service_move_weight * moved;
-                Some(Delta { cost, unmet })
+                Some(Delta { cost, unmet, held: self.more_held(one) })
             }
         }
     }

@@ -32,7 +32,7 @@ impl Default for DisruptOptions {
             max_moves: None,
             spot_to_spot: true,
             payback: PaybackDefaults::default(),
-            steps: 120_000_000,
+            steps: 60_000_000,
             explain: false,
         }
     }

@@ -10,7 +10,7 @@ use super::knapsack::best_within;
 use super::planner::{Decided, Planner};
 
 /// Nodes of which every set is looked at, at most.
-const EVERY_SET_OF: usize = 8;
+const EVERY_SET_OF: usize = 6;
 
 /// What commands are worth, and what they are.
 type Contender = (i128, Vec<Trial>);
@@ -68,7 +68,7 @@ impl Planner<'_, '_> {
         if candidates.len() > EVERY_SET_OF {
             return None;
         }
-        let mut best: Option<(i128, Trial)> = None;
+        let mut best: Contender = (0, Vec::new());
         for set in 1_usize..1 << candidates.len() {
             let nodes: Vec<usize> = candidates
                 .iter()
@@ -76,17 +76,41 @@ impl Planner<'_, '_> {
                 .filter(|(at, _)| set >> at & 1 == 1)
                 .map(|(_, node)| *node)
                 .collect();
-            let Ok(proposal) = self.consider(&nodes, steps_for(nodes.len())) else { continue };
-            if best.as_ref().is_none_or(|(net, _)| proposal.net > *net) {
-                best = Some((proposal.net, proposal.decided.trial));
+            let each: Vec<&[usize]> = nodes.chunks(1).collect();
+            let mut contender = self.in_parts(first, &nodes, &[&nodes]);
+            let apart = self.in_parts(first, &nodes, &each);
+            if apart.0 >= contender.0 {
+                contender = apart;
+            }
+            // What may not go together may still go in two parts: one node that is in the way of the others.
+            let alone = if nodes.len() > 2 && contender.0 == 0 { nodes.as_slice() } else { &[] };
+            for node in alone {
+                let others: Vec<usize> = nodes.iter().copied().filter(|other| other != node).collect();
+                let split = self.in_parts(first, &nodes, &[&others, &[*node]]);
+                if split.0 > contender.0 {
+                    contender = split;
+                }
+            }
+            if contender.0 > best.0 {
+                best = contender;
             }
         }
-        let (net, together) = best?;
-        let alone = |node: &usize| Trial { nodes: vec![*node], ..together.clone() };
-        let each: Vec<Trial> = together.nodes.iter().map(alone).collect();
-        self.once_more_in_turn(&each);
-        let apart = self.taken_back(first);
-        Some(if apart.0 >= net { apart } else { (net, vec![together]) })
+        Some(best)
+    }
+
+    /// What it is worth that a set goes in these parts, one after another; nothing where one of them may not go.
+    fn in_parts(&mut self, first: usize, set: &[usize], parts: &[&[usize]]) -> Contender {
+        self.base.shut(&self.fleet, set);
+        let mut whole = true;
+        for part in parts {
+            self.base.reopen(&self.fleet, part);
+            match whole.then(|| self.consider(part, steps_for(part.len()))) {
+                Some(Ok(proposal)) => self.decide(proposal.decided),
+                _ => whole = false,
+            }
+        }
+        let contender = self.taken_back(first);
+        if whole { contender } else { (0, Vec::new()) }
     }
 
     /// Takes back what was decided from `first` on.
