@@ -84,7 +84,7 @@ impl Cluster {
 
     fn simulate(&self, gone: &[usize]) -> Option<Simulation> {
         let mut pods: Vec<Resident> = gone.iter().flat_map(|node| self.nodes[*node].1.clone()).collect();
-        pods.sort_by(|one, two| two.need.cmp(&one.need));
+        pods.sort_by_key(|pod| std::cmp::Reverse(pod.need));
         let stays: Vec<usize> = (0..self.nodes.len()).filter(|node| !gone.contains(node)).collect();
         let mut rooms: Vec<Amounts> = stays.iter().map(|node| self.room(*node)).collect();
         let mut simulation = Simulation { placed: Vec::new(), bought: None };

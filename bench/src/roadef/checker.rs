@@ -53,9 +53,8 @@ pub(super) fn cost(instance: &Instance, assignment: &[usize]) -> anyhow::Result<
     }
     let mut cost = 0;
     for (number, machine) in machines.iter().enumerate() {
-        for resource in 0..resources {
-            let above = used[number][resource] - machine.safety[resource];
-            cost += instance.load_weight[resource] * above.max(0);
+        for (resource, used) in used[number].iter().enumerate() {
+            cost += instance.load_weight[resource] * (used - machine.safety[resource]).max(0);
         }
         for balance in &instance.balances {
             let free = |resource: usize| machine.capacity[resource] - used[number][resource];

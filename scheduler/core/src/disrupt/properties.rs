@@ -252,7 +252,7 @@ fn cheapest(input: &Snapshot, most: usize) -> UsdPerHour {
             } else {
                 let used: ResourceList = own.iter().map(|pod| &pod.spec.requests).sum();
                 rooms.push(node.allocatable.clone() - &used);
-                stays = stays + price(node);
+                stays += price(node);
             }
         }
         if moving.len() <= most {

@@ -47,6 +47,15 @@ impl Planner<'_, '_> {
             best = contender;
         }
         self.once_more_in_turn(&best.1);
+        let moves: usize = values.iter().map(|(moves, _)| moves).sum();
+        let now: i128 = self.decided[first..].iter().map(|one| self.net_of(one)).sum();
+        if moves <= most && now <= net {
+            // What was found without the limit is no worse: it stays as it was.
+            self.take_back_from(first);
+            for decided in found {
+                self.decide(decided);
+            }
+        }
         for node in in_plan.into_iter().filter(|node| !self.gone[*node]).collect::<Vec<_>>() {
             self.refuse(node, too_many_moves(most));
         }
