@@ -26,7 +26,9 @@ fn unmodified_manifests_of_karpenter_on_azure_buy_for_their_pods() {
             // The heaviest pool that takes them.
             ("any", "spot", json!({}), json!({})),
             ("general", "default", json!({"karpenter.sh/nodepool": "default"}), json!({})),
-            ("system", "system-surge", json!({"kubernetes.azure.com/mode": "system"}), tolerant),
+            // A label of AKS that no pool sets is given to the node that is bought for it.
+            ("mode", "spot", json!({"kubernetes.azure.com/mode": "system"}), json!({})),
+            ("system", "system-surge", json!({"karpenter.sh/nodepool": "system-surge"}), tolerant),
         ] {
             let mut pods = deployment(&namespace, app, app, 2, &more);
             pods["spec"]["template"]["spec"]["nodeSelector"] = selector;

@@ -6,7 +6,6 @@ use assay_shared::labels::{azure, karpenter, kubernetes};
 
 use crate::catalog::{CapacityType, InstanceType};
 use crate::model::{ClaimState, Labels, NodeClaim, NodeClass, NodePool, PlannedClaim, Timestamp};
-use crate::requirement::is_well_known;
 
 /// Labels that the node of a claim will have: what the pool gives, what the type and the choice settle.
 #[must_use]
@@ -28,8 +27,8 @@ pub fn claim_of(
     now: Timestamp,
 ) -> NodeClaim {
     let mut labels = labels_of(pool, bought, &planned.zone, planned.capacity_type);
-    // A label of which several values would do gets one of them.
-    for (key, set) in planned.requirements.iter().filter(|(key, _)| !is_well_known(key)) {
+    // A label that the type leaves open, or of which several values would do, gets one that its pods ask for.
+    for (key, set) in planned.requirements.iter().filter(|(key, _)| *key != kubernetes::HOSTNAME) {
         if let Some(value) = set.finite().and_then(|values| values.first()) {
             labels.entry(key.to_owned()).or_insert_with(|| value.clone());
         }

@@ -71,7 +71,7 @@ pub(super) async fn register(client: &Client, name: &str, vm: &VmRecord) -> Resu
     let params = PostParams { field_manager: Some(MANAGER.to_owned()), ..PostParams::default() };
     let object = node(name, vm).map_err(Error::SerdeError)?;
     match nodes.create(&params, &object).await {
-        Err(Error::Api(status)) if status.code == 409 => Ok(()),
+        Err(Error::Api(status)) if status.reason == "AlreadyExists" => Ok(()),
         done => done.map(|_| ()),
     }
 }
@@ -126,7 +126,13 @@ pub(super) async fn end(client: &Client, pod: &ObjectMeta) -> Result<(), Error> 
     let at_once =
         DeleteParams { grace_period_seconds: Some(0), preconditions: Some(same), ..DeleteParams::default() };
     match pods.delete(name, &at_once).await {
-        Err(Error::Api(refused)) if matches!(refused.code, 404 | 409) => Ok(()),
+        Err(Error::Api(refused)) if refused.code == 404 => Ok(()),
+        Err(Error::Api(refused)) if refused.code == 409 => {
+            // Another pod of that name, or a passing conflict over this one.
+            let there = pods.get_metadata_opt(name).await?;
+            let is_it = there.is_some_and(|there| there.metadata.uid == pod.uid);
+            if is_it { Err(Error::Api(refused)) } else { Ok(()) }
+        }
         done => done.map(|_| ()),
     }
 }
