@@ -31,6 +31,8 @@ pub(super) struct Picture {
     market: Market,
     market_until: Option<Timestamp>,
     market_holds: bool,
+    /// Whether nobody was told of the market yet.
+    market_is_news: bool,
     /// Those who decide, from the first decision on.
     deciding: Option<(Warm, Ledger)>,
     /// What is to be looked at again.
@@ -66,6 +68,11 @@ impl Picture {
     /// How many pods wait for a place.
     pub(super) fn waiting(&self) -> usize {
         self.waiting.len()
+    }
+
+    /// Whether another market came since this was asked last.
+    pub(super) const fn take_news_of_market(&mut self) -> bool {
+        std::mem::replace(&mut self.market_is_news, false)
     }
 
     /// What could be bought at the last decision.
@@ -155,7 +162,7 @@ impl Picture {
         if self.market == market {
             return;
         }
-        self.changed = true;
+        (self.changed, self.market_is_news) = (true, true);
         if let Some((warm, ledger)) = &mut self.deciding {
             warm.set_market(market.clone());
             ledger.set_market(market.clone());

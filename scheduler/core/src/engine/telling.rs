@@ -16,6 +16,9 @@ const CONSISTENT: u64 = 90;
 impl Engine {
     /// Says which pools can buy nothing, whatever pods ask for; once, until that changes. After a plan.
     pub(super) fn tell_pools(&mut self) {
+        if !self.picture.take_news_of_market() {
+            return;
+        }
         let market = self.picture.market();
         let told = market.pools.iter().filter_map(|pool| {
             let message = match compatible_types(market, pool)? {
