@@ -118,8 +118,8 @@ fn visits(set: &PodSet, types: &[InstanceType]) -> Vec<Visit> {
     let (mut visits, mut staying): (Vec<Visit>, BTreeSet<usize>) = (Vec::new(), BTreeSet::new());
     for step in 0..STEPS {
         staying.retain(|visit| visits[*visit].to > step);
+        // Some hundreds, never below zero.
         #[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-        // some hundreds
         let wanted = {
             let angle = step as f64 / STEPS as f64 * std::f64::consts::TAU;
             (drawn.len() as f64 * (1.0 + 0.4 * angle.sin())) as usize
